@@ -1,0 +1,1 @@
+"""One file per resource; a file with a `router` is a route."""

@@ -1,0 +1,403 @@
+"""Acts that cross rooms. The command line, the routes and the Python door call these, and return these shapes.
+
+Nothing here prints, parses a command line or knows of HTTP. Results are plain dictionaries with the keys of the contract.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any, cast
+
+import numpy as np
+from heads.train import train as train_head
+
+from api.settings import Settings
+from embedder import golden
+from embedder.encoder import Encoder, ImageTower, load_encoder
+from embedder.errors import TooManyFailures, UnknownName, UsageError
+from embedder.pool import DecodePool
+from embedder.records import FloatMatrix, Item, Medium
+from embedder.sourcing import Source, SourceOptions, open_source
+from embedder.space import Space
+from heads import saved
+from index import build, commit, derived, filters, inspect
+from index.ingest import IngestOptions, Run, ingest
+from index.itself import Itself
+from index.search import Answer, search
+from index.store import Collection, Store
+from index.view import View, matching_keys
+
+REFRESH_SHARE, REFRESH_ROWS = 0.2, 10_000
+QUERY_KINDS = ("text", "image", "vector", "id")
+Query = Mapping[str, Any]
+Watch = Callable[[str, Run], None]
+
+
+def _unwatched(encoder: str, run: Run) -> None:
+    """Show nothing."""
+
+
+class Service:
+    """One store, and the encoders, decoders and views that were opened for it. Safe to share between threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._lock = Lock()
+        self._encoders: dict[str, Encoder] = {}
+        self._checked: set[tuple[str, str]] = set()
+        self._views: dict[tuple[str, str], View] = {}
+        self._heads: dict[tuple[str, str], Any] = {}
+        self._pool: DecodePool | None = None
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def store(self, *, create: bool = False) -> Store:
+        """Open the store. Raises `UnknownName` where there is none."""
+        return Store.open(self.settings.store, create=create)
+
+    def collection(self, name: str) -> Collection:
+        """Open a collection. Raises `UnknownName` with the nearest names."""
+        return self.store().collection(name)
+
+    def encoder(self, name: str) -> Encoder:
+        """Load an encoder once."""
+        with self._lock:
+            if name not in self._encoders:
+                self._encoders[name] = load_encoder(name, device=self.settings.device)
+            return self._encoders[name]
+
+    def encoder_of(self, collection: Collection, space: Space) -> Encoder:
+        """Load the encoder of a Space and make sure that it still makes the vectors that are stored.
+
+        Raises:
+            SpaceMismatch: it does not; both Spaces, or the golden cosine, are named.
+        """
+        encoder = self.encoder(space.encoder)
+        stamp = (str(collection.path), space.fingerprint)
+        if stamp not in self._checked:
+            space.require(encoder.space, what=f"encoder {encoder.name}")
+            golden.check(encoder, collection.golden(space))
+            self._checked.add(stamp)
+        return encoder
+
+    def embed(
+        self,
+        source: str,
+        into: str,
+        *,
+        encoders: Sequence[str] = (),
+        media: Medium | None = None,
+        content_column: str | None = None,
+        id_column: str | None = None,
+        max_failure_rate: float = 0.01,
+        options: IngestOptions | None = None,
+        watch: Watch = _unwatched,
+    ) -> dict[str, Any]:
+        """Embed a source into a collection, once for each encoder.
+
+        Returns:
+            `run space found embedded unchanged failed failures seconds items_per_second stages bottleneck` and more;
+            with several encoders, those of the last one, and all of them under `runs`.
+
+        Raises:
+            TooManyFailures: done, but a larger share of the items failed than `max_failure_rate`; `.result` has the run.
+            UsageError, NothingToDo, Locked, SpaceMismatch, OutOfResource: see `index.ingest`.
+        """
+        options = options or IngestOptions()
+        opened = self._source(source, into, SourceOptions(media, content_column, id_column), options)
+        target = self.store(create=True).collection(into, create=True) if not options.dry_run else None
+        target = target or self.store().collection(into)
+        runs = []
+        for name in encoders or [self._default_encoder(target, opened.medium)]:
+            encoder = self.encoder(name)
+            run = ingest(target, opened, encoder, options, lambda r, n=name: watch(n, r))  # type: ignore[misc]
+            if not options.dry_run:
+                self._refresh_matrix(target, encoder.space)
+            runs.append(_run_json(run, encoder.space))
+        result = {**runs[-1], **({"runs": runs} if len(runs) > 1 else {})}
+        for found in runs:
+            if found["found"] and found["failed"] > max_failure_rate * found["found"]:
+                raise TooManyFailures(
+                    f"{found['failed']} of {found['found']} items failed, {max_failure_rate:.2%} are allowed",
+                    where=str(found["failures"]), hint="read failures.jsonl; what was embedded is stored",
+                    result=result,
+                )  # fmt: skip
+        return result
+
+    def _source(self, source: str, into: str, chosen: SourceOptions, options: IngestOptions) -> Source:
+        if not os.path.exists(source) and source == into:
+            if options.prune or options.prefix:
+                raise UsageError("--prune and --prefix are for a source outside the collection")
+            return Itself(self.collection(into), chosen.media)
+        return open_source(source, chosen)
+
+    def _default_encoder(self, collection: Collection, medium: Medium) -> str:
+        default = collection.settings["aliases"].get("default")
+        spaces = collection.spaces()
+        if default in spaces and medium in spaces[default].media:
+            return spaces[default].encoder
+        return self.settings.image_encoder if medium == "image" else self.settings.text_encoder
+
+    def _refresh_matrix(self, collection: Collection, space: Space) -> None:
+        """Write the memory-mapped matrix again where too many rows are outside it; graphs are left to `index`."""
+        manifest = derived.manifest_of(collection, space)
+        if manifest and manifest["kind"] != "flat":
+            return
+        moment = View(collection, space).now()
+        fresh = len(moment.fresh_keys)
+        if fresh > REFRESH_ROWS or fresh > REFRESH_SHARE * max(1, moment.rows):
+            build.build(collection, space, kind="flat")
+
+    def search(
+        self,
+        name: str,
+        query: Query,
+        *,
+        k: int = 10,
+        where: str | Mapping[str, Any] | None = None,
+        space: str | None = None,
+        exact: bool = False,
+    ) -> dict[str, Any]:
+        """Find the nearest items.
+
+        Args:
+            query: one of `text`, `image` (a path, or bytes), `vector` (a list or array), `id`.
+            where: a filter, as SQL text or as JSON.
+            space: an alias, fingerprint or encoder name; none means the collection's default.
+
+        Returns:
+            `collection space exact index took_ms hits:[{id score item}]`, the metric, and how many vectors were searched.
+        """
+        kind, value = _one_of(query)
+        collection = self.collection(name)
+        view = self._view(collection, collection.space(space))
+        if kind == "id":
+            found, without = view.vector_of(str(value)), (str(value),)
+        else:
+            found, without = self._query_vector(collection, view.space, kind, value), ()
+        answer = search(view, found, k=k, where=where, exact=exact, without=without)[0]
+        return _answer_json(collection, view.space, answer)
+
+    def _view(self, collection: Collection, space: Space) -> View:
+        with self._lock:
+            stamp = (str(collection.path), space.fingerprint)
+            if stamp not in self._views:
+                self._views[stamp] = View(collection, space)
+            return self._views[stamp]
+
+    def _query_vector(self, collection: Collection, space: Space, kind: str, value: Any) -> FloatMatrix:
+        if kind == "vector":
+            return as_vector(value)
+        encoder = self.encoder_of(collection, space)
+        if kind == "text":
+            return encoder.encode([str(value)], role="query")
+        return self.encode_image(encoder, value)
+
+    def encode_image(self, encoder: Encoder, value: str | bytes | os.PathLike[str]) -> FloatMatrix:
+        """Decode a picture (a path, or a file's bytes) in a worker process and encode it: (1, dim) float32.
+
+        Raises:
+            Undecodable: it is missing, damaged, or not a picture that is read here.
+        """
+        transform = cast(ImageTower, encoder.tower("image")).transform
+        with self._lock:
+            if self._pool is None:
+                self._pool = DecodePool(1)
+            pool = self._pool
+        if isinstance(value, bytes):
+            item = Item(id="query", medium="image", source="the query's picture", data=value)
+        else:
+            item = Item(id="query", medium="image", source=os.fspath(value), path=os.fspath(value))
+        pixels = pool.decode(item, transform).value
+        vectors, good = encoder.forward("image", [pixels])
+        if not good.all():
+            raise UsageError("the picture's vector is not finite or has zero norm", where=item.source)
+        return vectors
+
+    def index(self, name: str, *, space: str | None = None, **targets: Any) -> dict[str, Any]:
+        """Build an index: `index kind recall_at_10 p50_ms bytes build_seconds considered`. Targets: see `index.build`."""
+        collection = self.collection(name)
+        built = build.build(collection, collection.space(space), **targets)
+        return vars(built).copy()
+
+    def train(self, name: str, *, label: str, space: str | None = None, **choices: Any) -> dict[str, Any]:
+        """Train a head from stored vectors: `head version kind space label classes n_train n_test metrics seconds`."""
+        collection = self.collection(name)
+        trained = train_head(collection, label=label, space=collection.space(space), **choices)
+        return trained.as_json()
+
+    def classify(self, name: str, head: str, inputs: Sequence[Query], *, top_k: int | None = None) -> dict[str, Any]:
+        """Predict with a head.
+
+        Args:
+            head: `NAME[@VERSION]`; the newest version without one.
+            inputs: each one of `text`, `image`, `vector`, `id`.
+
+        Returns:
+            `head version space results:[{input label probabilities}]`, in the order of the inputs.
+        """
+        if not inputs:
+            raise UsageError("nothing to classify", hint="give texts, paths of pictures, or --id")
+        collection = self.collection(name)
+        loaded = saved.load_head(collection, head)
+        rows = np.concatenate([self._input_vector(collection, loaded.space, one) for one in inputs])
+        predictions = loaded.predict(rows, top_k=top_k)
+        results = [
+            {"input": _shown(one), "id": one.get("id"), "label": p.label, "probabilities": p.probabilities}
+            for one, p in zip(inputs, predictions, strict=True)
+        ]
+        facts = {
+            "head": loaded.name,
+            "version": loaded.version,
+            "label": loaded.label,
+            "space": loaded.space.fingerprint,
+        }
+        return {"collection": name, **facts, "stale": loaded.stale(collection), "results": results}
+
+    def _input_vector(self, collection: Collection, space: Space, one: Query) -> FloatMatrix:
+        kind, value = _one_of(one)
+        if kind == "id":
+            return self._view(collection, space).vector_of(str(value))
+        found = self._query_vector(collection, space, kind, value)
+        if found.shape[1] != space.dim:
+            raise UsageError(f"a vector of {found.shape[1]} dimensions does not fit Space {space}")
+        return found
+
+    def ls(self) -> dict[str, Any]:
+        """Return every collection with its items, Spaces and heads."""
+        store = self.store()
+        rows = []
+        for name in store.names():
+            collection = store.collection(name)
+            spaces = [
+                {"fingerprint": s.fingerprint, "encoder": s.encoder, "dim": s.dim} for s in collection.spaces().values()
+            ]
+            rows.append(
+                {"name": name, "items": collection.count(), "spaces": spaces, "heads": saved.list_heads(collection)}
+            )
+        return {"store": str(store.path), "collections": rows}
+
+    def info(self, name: str) -> dict[str, Any]:
+        """Return the whole truth about one collection."""
+        collection = self.collection(name)
+        return {**inspect.describe(collection), "heads": saved.list_heads(collection)}
+
+    def verify(self, name: str, *, mend: bool = False) -> dict[str, Any]:
+        """Check every row and file: `ok checked problems`, and `mended`, the number of damaged vectors removed."""
+        collection = self.collection(name)
+        verdict = inspect.verify(collection)
+        mended = inspect.mend(collection, verdict) if mend else 0
+        return {"collection": name, **verdict.as_json(), "mended": mended}
+
+    def delete(
+        self,
+        name: str,
+        *,
+        ids: Sequence[str] = (),
+        where: str | Mapping[str, Any] | None = None,
+        everything: bool = False,
+    ) -> dict[str, Any]:
+        """Delete items by id or by filter, or with `everything` the whole collection: `deleted` counts the items."""
+        if everything:
+            count = self.collection(name).count()
+            self.store().delete(name)
+            with self._lock:
+                self._views = {k: v for k, v in self._views.items() if v.collection.name != name}
+            return {"collection": name, "deleted": count, "removed": True}
+        collection = self.collection(name)
+        chosen = list(ids) or self._ids_where(collection, where)
+        deleted = commit.delete_ids(collection, chosen)
+        if not deleted:
+            raise UnknownName(
+                f"no item of {name!r} was deleted: none has this id or passes this filter",
+                hint=f"permafrost info {name}",
+            )
+        return {"collection": name, "deleted": deleted, "removed": False}
+
+    def _ids_where(self, collection: Collection, where: str | Mapping[str, Any] | None) -> list[str]:
+        if where is None:
+            raise UsageError("say what to delete", hint="--id I, --where FILTER, or --all for the whole collection")
+        items = collection.items
+        keys = matching_keys(items, filters.read(where))
+        return [
+            row["id"]
+            for row in items.search().select(["id", "key"]).to_arrow().to_pylist()
+            if row["key"] in set(keys.tolist())
+        ]
+
+    def item(self, name: str, id: str) -> dict[str, Any]:
+        """Return one item's columns. Raises `UnknownName` where there is none."""
+        from lancedb import col, lit
+
+        from index.search import visible
+
+        rows = self.collection(name).items.search().where(col("id") == lit(id)).to_arrow().to_pylist()
+        if not rows:
+            raise UnknownName(f"no item has the id {id!r}", where=f"collection {name}")
+        return {"collection": name, "id": id, "item": visible(rows[0])}
+
+    def label(self, name: str, id: str, values: Mapping[str, Any], *, by: str) -> dict[str, Any]:
+        """Set labels or metadata of one item by hand; no re-run reverts them."""
+        commit.edit(self.collection(name), id, values, by=by)
+        return {"collection": name, "id": id, "set": dict(values)}
+
+
+def as_vector(value: Any) -> FloatMatrix:
+    """Return one query vector as (1, dim) float32. Raises `UsageError` where it is not a flat list of numbers."""
+    try:
+        array = np.asarray(value, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"the vector is not a list of numbers: {error}") from error
+    flat = array[0] if array.ndim == 2 and len(array) == 1 else array
+    if flat.ndim != 1 or not flat.size:
+        raise UsageError(f"one vector is needed, not an array of shape {array.shape}")
+    if not np.isfinite(flat).all():
+        raise UsageError("the vector is not finite")
+    return flat[None]
+
+
+def load_vector(path: str) -> FloatMatrix:
+    """Read a query vector from a `.npy` file; nothing is unpickled. Raises `UsageError` where it cannot be read."""
+    try:
+        return as_vector(np.load(Path(path), allow_pickle=False))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is not a .npy file of one vector: {error}") from error
+
+
+def _one_of(query: Query) -> tuple[str, Any]:
+    given = [(k, query[k]) for k in QUERY_KINDS if query.get(k) is not None]
+    if len(given) != 1:
+        said = ", ".join(k for k, _ in given) or "nothing"
+        raise UsageError(f"a query is one of {', '.join(QUERY_KINDS)}; {said} was given")
+    return given[0]
+
+
+def _shown(one: Query) -> str:
+    kind, value = _one_of(one)
+    return f"<{kind}>" if kind == "vector" or isinstance(value, bytes) else str(value)
+
+
+def _run_json(run: Run, space: Space) -> dict[str, Any]:
+    return {
+        "run": run.id, "space": space.fingerprint, "encoder": space.encoder, "found": run.found, "embedded": run.embedded,
+        "unchanged": run.unchanged, "skipped": run.skipped, "failed": run.failed, "pruned": run.pruned,
+        "truncated": run.truncated, "reasons": dict(run.reasons), "failures": str(run.failures) if run.failures else None,
+        "seconds": round(run.seconds, 3), "items_per_second": round(run.items_per_second, 2),
+        "stages": run.stages.as_json(), "bottleneck": run.stages.bottleneck() if run.embedded else None,
+    }  # fmt: skip
+
+
+def _answer_json(collection: Collection, space: Space, answer: Answer) -> dict[str, Any]:
+    return {
+        "collection": collection.name, "space": space.fingerprint, "encoder": space.encoder, "metric": space.metric,
+        "exact": answer.exact, "index": answer.index, "searched": answer.searched, "rows": answer.rows,
+        "index_damage": answer.index_damage, "took_ms": answer.took_ms,
+        "hits": [{"id": h.id, "score": h.score, "item": h.item} for h in answer.hits],
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""From bytes to pixels or a string; one file per medium."""

@@ -1,0 +1,1 @@
+"""One file per encoder family; the file's name is the kind's name."""

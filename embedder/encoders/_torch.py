@@ -1,0 +1,105 @@
+"""What the torch encoders share: devices, precision, frozen modules, and the forward pass over pixels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from embedder.encoder import Forward
+from embedder.errors import EncoderError, UsageError
+from embedder.transform import ImageTransform
+
+Module = TypeVar("Module", bound=nn.Module)
+Features = Callable[[Tensor], Tensor]
+"""A normalised batch (n, 3, height, width) to features (n, dim)."""
+
+
+def device_of(text: str) -> torch.device:
+    """Return the device that `auto`, `cpu`, `cuda` or `cuda:N` means here.
+
+    Raises:
+        UsageError: another word, or a GPU that this machine does not have.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise UsageError(f"device must be auto, cpu, cuda or cuda:N, not {text!r}")
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(text)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"{text} was asked for, and this machine has {torch.cuda.device_count()} CUDA devices that torch can use",
+            hint="use --device cpu or --device auto, or install a torch build and driver for this GPU",
+        )
+    return device
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """Return the torch dtype of `float32`, `bfloat16` or `float16`."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+@contextmanager
+def own_rng(seed: int | None) -> Iterator[None]:
+    """Build a module from `seed` (0 if None) and leave the caller's random numbers as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed or 0)
+        yield
+
+
+def frozen(module: Module, device: torch.device, dtype: str) -> Module:
+    """Return the module in eval mode, without gradients, its weights cast to `dtype`, on `device`."""
+    module.requires_grad_(False)
+    module.eval()
+    module.to(device=device, dtype=dtype_of(dtype))
+    # pixels arrive as height, width, channel; convolutions on CPU took twice as long in the other order
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module
+
+
+def image_forward(features: Features, transform: ImageTransform, device: torch.device, dtype: str) -> Forward:
+    """Return a forward pass over lists of (height, width, 3) uint8 arrays.
+
+    Scaling and normalising repeat torchvision's `ToTensor` and `Normalize`, operation for operation.
+    """
+    mean = torch.tensor(transform.mean, dtype=torch.float32, device=device).view(3, 1, 1)
+    std = torch.tensor(transform.std, dtype=torch.float32, device=device).view(3, 1, 1)
+
+    @torch.inference_mode()
+    def forward(images: Sequence[Any]) -> NDArray[np.floating[Any]]:
+        batch = torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2)
+        pixels = batch.to(torch.float32).div_(255).sub_(mean).div_(std)
+        return as_numpy(features(pixels.to(dtype_of(dtype))))
+
+    return forward
+
+
+def as_numpy(vectors: Tensor) -> NDArray[np.floating[Any]]:
+    """Return features as float32 on the CPU."""
+    return vectors.to(torch.float32).cpu().numpy()
+
+
+def width_of(forward: Forward, example: Any, what: str) -> int:
+    """Return the dimension of the features, by encoding one example.
+
+    Raises:
+        EncoderError: the result is not one vector for the example.
+    """
+    vector = np.asarray(forward([example]))
+    if vector.ndim != 2 or len(vector) != 1:
+        raise EncoderError(
+            f"{what} gives features of shape {vector.shape[1:]} for one input, not one vector",
+            hint="choose how to pool them: pooling=mean, or another layer",
+        )
+    return int(vector.shape[1])
+
+
+def grey(transform: ImageTransform) -> NDArray[np.uint8]:
+    """Return a plain picture of the size that the encoder reads."""
+    return np.full((transform.height, transform.width, 3), 128, dtype=np.uint8)

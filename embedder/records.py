@@ -1,0 +1,101 @@
+"""What passes between rooms. Shapes, dtypes and units are stated here once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedder.errors import Undecodable
+
+Medium = Literal["image", "text"]
+Role = Literal["document", "query"]
+Stage = Literal["list", "read", "decode", "encode", "write"]
+MEDIA: tuple[Medium, ...] = get_args(Medium)
+
+FloatMatrix = NDArray[np.float32]
+"""Vectors as rows: shape (n, dim), float32, C-contiguous."""
+Keys = NDArray[np.int64]
+"""Row keys: shape (n,), int64; a key names one version of an item's content."""
+Pixels = NDArray[np.uint8]
+"""One picture: shape (height, width, 3), uint8, RGB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to embed, before it is read.
+
+    Exactly one of `path`, `data` and `text` is set: a local file, the bytes of a file, or the text itself.
+    `size` (bytes) and `mtime_ns` are those of the file, if there is one; they let an unchanged file be skipped.
+    """
+
+    id: str
+    medium: Medium
+    source: str
+    path: str | None = None
+    data: bytes | None = None
+    text: str | None = None
+    size: int | None = None
+    mtime_ns: int | None = None
+    group: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An item that was read and decoded.
+
+    `value` is `Pixels` of the size that the encoder's transform asked for, or a string.
+    `content_hash` is the sha256, in hex, of the file's bytes, or of the text in UTF-8.
+    """
+
+    item: Item
+    content_hash: str
+    value: Any
+    size: int
+    mtime_ns: int | None = None
+    truncated: bool = False
+    read_ms: float = 0.0
+    decode_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One item that did not become a vector: one line of `failures.jsonl`."""
+
+    id: str
+    source: str
+    stage: Stage
+    reason: str
+    exception: str
+    message: str
+    bytes: int | None = None
+    attempt: int = 1
+    ms: float = 0.0
+
+    @classmethod
+    def of(cls, item: Item, error: Undecodable, *, size: int | None = None, ms: float = 0.0) -> Failure:
+        """Name what became of `item`; `exception` is the class of the error's cause, where it has one."""
+        message = error.what + (f" ({error.hint})" if error.hint else "")
+        cause = type(error.__cause__ or error).__name__
+        return cls(item.id, item.source, cast(Stage, error.stage), error.reason, cause, message, bytes=size, ms=ms)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the line's fields; the message is escaped and at most 200 characters."""
+        text = self.message.encode("unicode_escape").decode("ascii")[:200]
+        return {
+            "id": self.id, "source": self.source, "stage": self.stage, "reason": self.reason,
+            "exception": self.exception, "message": text, "bytes": self.bytes,
+            "attempt": self.attempt, "ms": round(self.ms, 3),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """One encoded batch: `array[i]` is the vector of `decoded[i]`. Their `value` is dropped."""
+
+    decoded: tuple[Decoded, ...]
+    array: FloatMatrix

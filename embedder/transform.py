@@ -1,0 +1,149 @@
+"""How a picture becomes the pixels that an encoder reads: plain data, applied by Pillow.
+
+The geometry runs beside the decoder (in a worker process, without torch); scaling to floats and subtracting the mean
+run in batches beside the forward pass. Both together equal the reference library's own transform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from embedder.errors import MissingFact, Undecodable, UsageError
+from embedder.naming import EncoderName
+from embedder.records import Pixels
+
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+FITS = ("crop", "squash", "pad")
+MAX_ASPECT = 200
+MAX_PADDED = 200_000_000
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """Preprocessing as data; all of it is part of the Space.
+
+    `height`, `width`: what the model reads, in pixels. `short_side`: for `fit="crop"`, the length to which the shorter
+    side is resized before the centre crop. `fit`: `crop` (resize, then centre crop), `squash` (both sides, ignoring
+    the aspect) or `pad` (to a square with `background`, then resize). `mean`, `std`: per channel, on a 0 to 1 scale.
+    `background`: RGB, 0 to 255, under transparent pixels and in the padding.
+    """
+
+    height: int
+    width: int
+    short_side: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    fit: str
+    background: tuple[int, int, int] = (255, 255, 255)
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in INTERPOLATIONS:
+            raise MissingFact(
+                f"unknown interpolation {self.interpolation!r}", hint=f"known: {', '.join(INTERPOLATIONS)}"
+            )
+        if self.fit not in FITS:
+            raise MissingFact(f"unknown fit {self.fit!r}", hint=f"known: {', '.join(FITS)}")
+        if min(self.height, self.width, self.short_side) < 1 or min(self.std) <= 0:
+            raise MissingFact(f"impossible preprocessing: {self}")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> ImageTransform:
+        """Rebuild from `as_json`."""
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+        return cls(**fields)
+
+    def with_options(self, name: EncoderName) -> ImageTransform:
+        """Apply the `fit`, `image_size` and `background` of an encoder name.
+
+        `image_size` keeps the declared ratio of resize to crop. Raises `UsageError` for a value that cannot be used.
+        """
+        fit = name.choice("fit", "declared", ("declared", "crop", "squash", "pad"))
+        side = name.integer("image_size", None, low=1, high=4096)
+        changed = self if fit == "declared" else replace(self, fit=fit)
+        if side:
+            ratio = self.short_side / min(self.height, self.width)
+            changed = replace(changed, height=side, width=side, short_side=max(side, round(side * ratio)))
+        if "background" in name.options:
+            changed = replace(changed, background=colour(name.options["background"]))
+        return changed
+
+    def pixels(self, picture: Image.Image) -> Pixels:
+        """Return the (height, width, 3) uint8 pixels of an RGB picture.
+
+        Raises:
+            Undecodable: reason `bad_aspect`: the picture is more than 200 times as long as it is wide, or the reverse;
+                or, for `fit="pad"`, the square around it would have more than 200 million pixels.
+        """
+        self._require_shape(*picture.size)
+        resample = INTERPOLATIONS[self.interpolation]
+        if self.fit == "pad":
+            picture = self._padded(picture)
+        if self.fit in ("pad", "squash"):
+            resized = _resize(picture, (self.width, self.height), resample)
+        else:
+            resized = self._cropped(_resize(picture, self._shorter(picture.size), resample))
+        return np.asarray(resized, dtype=np.uint8)
+
+    def _require_shape(self, width: int, height: int) -> None:
+        if max(width, height) > MAX_ASPECT * min(width, height):
+            raise _bad_aspect(f"the sides are {width} and {height}: more than {MAX_ASPECT} to 1")
+        if self.fit == "pad" and max(width, height) ** 2 > MAX_PADDED:
+            raise _bad_aspect(f"a square around {width} x {height} pixels is too large")
+
+    def _shorter(self, size: tuple[int, int]) -> tuple[int, int]:
+        width, height = size
+        if width <= height:
+            return self.short_side, int(self.short_side * height / width)
+        return int(self.short_side * width / height), self.short_side
+
+    def _cropped(self, picture: Image.Image) -> Image.Image:
+        if picture.width < self.width or picture.height < self.height:
+            # torchvision's centre crop pads what is too small with black before it crops
+            side = (max(self.width, picture.width), max(self.height, picture.height))
+            canvas = Image.new("RGB", side, (0, 0, 0))
+            canvas.paste(picture, ((side[0] - picture.width) // 2, (side[1] - picture.height) // 2))
+            picture = canvas
+        left = round((picture.width - self.width) / 2)
+        top = round((picture.height - self.height) / 2)
+        return picture.crop((left, top, left + self.width, top + self.height))
+
+    def _padded(self, picture: Image.Image) -> Image.Image:
+        side = max(picture.size)
+        canvas = Image.new("RGB", (side, side), self.background)
+        canvas.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+        return canvas
+
+
+def _bad_aspect(what: str) -> Undecodable:
+    return Undecodable(what, stage="decode", reason="bad_aspect", hint="cut it into pieces, or scale it down")
+
+
+def colour(text: str) -> tuple[int, int, int]:
+    """Read `white`, `black`, `grey` or `R,G,B` (0 to 255 each). Raises `UsageError` for anything else."""
+    named = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128), "gray": (128, 128, 128)}
+    if text in named:
+        return named[text]
+    parts = text.split(",")
+    if len(parts) == 3 and all(p.isdigit() and int(p) <= 255 for p in parts):
+        return int(parts[0]), int(parts[1]), int(parts[2])
+    raise UsageError(f"background must be white, black, grey or R,G,B, not {text!r}")
+
+
+def _resize(picture: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    return picture if picture.size == size else picture.resize(size, resample)

@@ -1,0 +1,64 @@
+"""A collection as a source: its known items, to be embedded with one more encoder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from embedder.errors import UsageError
+from embedder.records import Failure, Item, Medium
+from index.store import Collection, scan
+
+
+class Itself:
+    """The items of one medium. Their metadata stay as they are; a file that is gone is a failure of its own."""
+
+    def __init__(self, collection: Collection, medium: Medium | None) -> None:
+        rows = scan(collection.items, ["id", "source", "media_type", "text", "group", "size", "mtime_ns"]).to_pylist()
+        present = {_medium(row) for row in rows}
+        if medium is None and len(present) > 1:
+            raise UsageError(
+                f"{collection.name!r} holds images and texts", hint="say which: --media image or --media text"
+            )
+        self.medium: Medium = medium or (present.pop() if present else "image")
+        self.root = f"permafrost:{collection.name}"
+        self.columns: Mapping[str, str] = {}
+        self._rows = [row for row in rows if _medium(row) == self.medium]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Item | Failure]:
+        for row in self._rows:
+            # a text file is read again: what is stored of it may have been cut
+            inline = self.medium == "text" and row["mtime_ns"] is None
+            yield _text(row) if inline else _file(row, self.medium)
+
+
+def local_path(source: str) -> str:
+    """Return the file name behind a stored source: undoes the percent-encoding of `embedder.sources.folder`."""
+    return os.fsdecode(unquote_to_bytes(source))
+
+
+def _medium(row: Mapping[str, Any]) -> Medium:
+    return "text" if str(row["media_type"]).startswith("text") else "image"
+
+
+def _text(row: Mapping[str, Any]) -> Item:
+    return Item(id=row["id"], medium="text", source=row["source"], text=row["text"], group=row["group"])
+
+
+def _file(row: Mapping[str, Any], medium: Medium) -> Item | Failure:
+    path = local_path(row["source"] or "")
+    try:
+        stat = os.stat(path)
+    except (OSError, ValueError) as error:
+        return Failure(
+            row["id"], str(row["source"]), "read", "missing", type(error).__name__, f"{path} is gone: {error}"
+        )
+    return Item(
+        id=row["id"], medium=medium, source=row["source"], path=path, size=stat.st_size,
+        mtime_ns=stat.st_mtime_ns, group=row["group"],
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""One file per kind of index; the file's name is the kind's name."""

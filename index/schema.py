@@ -1,0 +1,153 @@
+"""The tables of a collection: columns, checksums of rows, and the types of a user's columns."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from embedder.errors import UsageError
+from embedder.records import FloatMatrix
+from embedder.space import Space, canonical_json
+
+FORMAT = 1
+ITEMS, EDITS, VECTORS = "items", "edits", "vectors_"
+SPACE_KEY, GOLDEN_KEY = b"permafrost.space", b"permafrost.golden"
+
+OWN_FIELDS = [
+    pa.field("id", pa.string(), nullable=False),
+    pa.field("key", pa.int64(), nullable=False),
+    pa.field("source", pa.string()),
+    pa.field("content_hash", pa.string(), nullable=False),
+    pa.field("size", pa.int64()),
+    pa.field("mtime_ns", pa.int64()),
+    pa.field("media_type", pa.string(), nullable=False),
+    pa.field("text", pa.string()),
+    pa.field("group", pa.string()),
+    pa.field("row_crc", pa.int64(), nullable=False),
+]
+OWN = tuple(field.name for field in OWN_FIELDS)
+RESERVED = frozenset(OWN) - {"group"}
+TYPES = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+
+
+def items_schema() -> Any:
+    """Return the Arrow schema of `items` before any user column."""
+    return pa.schema(OWN_FIELDS, metadata={b"permafrost.format": str(FORMAT).encode()})
+
+
+def edits_schema() -> Any:
+    """Return the Arrow schema of `edits`: `value` is JSON, `at` is UTC in microseconds."""
+    fields = [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("value", pa.string(), nullable=False),
+        pa.field("by", pa.string(), nullable=False),
+        pa.field("at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+    return pa.schema(fields, metadata={b"permafrost.format": str(FORMAT).encode()})
+
+
+def vectors_schema(space: Space, golden: Mapping[str, str]) -> Any:
+    """Return the Arrow schema of one Space's table: the Space stands in the schema and on the vector column."""
+    record = canonical_json(space.as_json()).encode()
+    vector = pa.list_(pa.float32(), space.dim)
+    fields = [
+        pa.field("key", pa.int64(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("part", pa.int32(), nullable=False),
+        pa.field("content_hash", pa.string(), nullable=False),
+        pa.field("vector", vector, nullable=False, metadata={SPACE_KEY: record}),
+        pa.field("row_crc", pa.int64(), nullable=False),
+    ]
+    metadata = {
+        SPACE_KEY: record,
+        GOLDEN_KEY: json.dumps(dict(golden)).encode(),
+        b"permafrost.format": str(FORMAT).encode(),
+    }
+    return pa.schema(fields, metadata=metadata)
+
+
+def item_crc(row: Mapping[str, Any]) -> int:
+    """Return the crc32 over the canonical JSON of a row's values that are not null."""
+    values = {k: v for k, v in row.items() if v is not None and k != "row_crc"}
+    return zlib.crc32(canonical_json(values).encode())
+
+
+def vector_crcs(
+    keys: Sequence[int], parts: Sequence[int], hashes: Sequence[str], ids: Sequence[str], array: FloatMatrix
+) -> list[int]:
+    """Return one crc32 a row, over key, part, content hash, id and the vector's little-endian bytes."""
+    data = np.ascontiguousarray(array, dtype="<f4")
+    heads = [f"{k}\0{p}\0{h}\0{i}\0".encode() for k, p, h, i in zip(keys, parts, hashes, ids, strict=True)]
+    return [zlib.crc32(row.tobytes(), zlib.crc32(head)) for head, row in zip(heads, data, strict=True)]
+
+
+def vector_table(
+    schema: Any, keys: Sequence[int], ids: Sequence[str], hashes: Sequence[str], array: FloatMatrix
+) -> Any:
+    """Return the Arrow rows of one batch: one vector an item, part 0."""
+    parts = [0] * len(keys)
+    flat = pa.array(np.ascontiguousarray(array, dtype=np.float32).reshape(-1))
+    columns = {
+        "key": pa.array(keys, pa.int64()), "id": pa.array(ids, pa.string()), "part": pa.array(parts, pa.int32()),
+        "content_hash": pa.array(hashes, pa.string()),
+        "vector": pa.FixedSizeListArray.from_arrays(flat, array.shape[1]),
+        "row_crc": pa.array(vector_crcs(keys, parts, hashes, ids, array), pa.int64()),
+    }  # fmt: skip
+    return pa.table(columns, schema=schema)
+
+
+def sound(rows: Any, vectors: FloatMatrix) -> Any:
+    """Return a mask (n,) of the vector rows that agree with their checksum."""
+    names = ("key", "part", "content_hash", "id")
+    keys, parts, hashes, ids = (rows[name].to_pylist() for name in names)
+    return np.asarray(vector_crcs(keys, parts, hashes, ids, vectors)) == rows["row_crc"].to_numpy()
+
+
+def item_table(schema: Any, rows: Iterable[Mapping[str, Any]]) -> Any:
+    """Return rows of `items` as Arrow, each with its checksum; a column that a row lacks is null."""
+    full = [{name: row.get(name) for name in schema.names} for row in rows]
+    for row in full:
+        row["row_crc"] = item_crc(row)
+    return pa.Table.from_pylist(full, schema=schema)
+
+
+def vectors_of(table: Any) -> FloatMatrix:
+    """Return the `vector` column of an Arrow table as (n, dim) float32, without a copy where it is one chunk."""
+    column = table.column("vector")
+    dim = column.type.list_size
+    merged = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    return np.asarray(merged.flatten().to_numpy(zero_copy_only=False), dtype=np.float32).reshape(-1, dim)
+
+
+def type_name(arrow_type: Any) -> str:
+    """Return the name of a user column's type: string, int, float or bool."""
+    return next((name for name, t in TYPES.items() if t == arrow_type), str(arrow_type))
+
+
+def new_columns(schema: Any, wanted: Mapping[str, str]) -> list[Any]:
+    """Return the fields that `wanted` (name to type name) adds to `items`.
+
+    Raises:
+        UsageError: a name is one of ours, or it exists with another type; the remedy is in the hint.
+    """
+    added = []
+    for name, kind in wanted.items():
+        if name in RESERVED:
+            raise UsageError(
+                f"a column is called {name!r}, which Permafrost keeps for itself",
+                hint=f"--rename {name}=original_{name}",
+            )
+        if name not in schema.names:
+            added.append(pa.field(name, TYPES[kind]))
+        elif schema.field(name).type != TYPES[kind]:
+            raise UsageError(
+                f"column {name!r} holds {type_name(schema.field(name).type)} here, but the source has {kind}",
+                hint=f"--rename {name}=another_name, or make the source's values {type_name(schema.field(name).type)}",
+            )
+    return added
