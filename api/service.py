@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from threading import Lock
 from typing import Any, cast
 
 import numpy as np
-from heads.train import train as train_head
 
+from api import doctor
 from api.settings import Settings
+from api.shapes import Query, answer_json, as_vector, input_of, one_of, run_json, shown, with_columns
 from embedder import golden
 from embedder.encoder import Encoder, ImageTower, load_encoder
 from embedder.errors import TooManyFailures, UnknownName, UsageError
@@ -23,16 +23,15 @@ from embedder.records import FloatMatrix, Item, Medium
 from embedder.sourcing import Source, SourceOptions, open_source
 from embedder.space import Space
 from heads import saved
+from heads.train import train as train_head
 from index import build, commit, derived, filters, inspect
 from index.ingest import IngestOptions, Run, ingest
 from index.itself import Itself
-from index.search import Answer, search
+from index.search import search
 from index.store import Collection, Store
 from index.view import View, matching_keys
 
 REFRESH_SHARE, REFRESH_ROWS = 0.2, 10_000
-QUERY_KINDS = ("text", "image", "vector", "id")
-Query = Mapping[str, Any]
 Watch = Callable[[str, Run], None]
 
 
@@ -120,7 +119,7 @@ class Service:
             run = ingest(target, opened, encoder, options, lambda r, n=name: watch(n, r))  # type: ignore[misc]
             if not options.dry_run:
                 self._refresh_matrix(target, encoder.space)
-            runs.append(_run_json(run, encoder.space))
+            runs.append(run_json(run, encoder.space))
         result = {**runs[-1], **({"runs": runs} if len(runs) > 1 else {})}
         for found in runs:
             if found["found"] and found["failed"] > max_failure_rate * found["found"]:
@@ -175,7 +174,7 @@ class Service:
         Returns:
             `collection space exact index took_ms hits:[{id score item}]`, the metric, and how many vectors were searched.
         """
-        kind, value = _one_of(query)
+        kind, value = one_of(query)
         collection = self.collection(name)
         view = self._view(collection, collection.space(space))
         if kind == "id":
@@ -183,7 +182,7 @@ class Service:
         else:
             found, without = self._query_vector(collection, view.space, kind, value), ()
         answer = search(view, found, k=k, where=where, exact=exact, without=without)[0]
-        return _answer_json(collection, view.space, answer)
+        return answer_json(collection, view.space, answer)
 
     def _view(self, collection: Collection, space: Space) -> View:
         with self._lock:
@@ -250,7 +249,7 @@ class Service:
         rows = np.concatenate([self._input_vector(collection, loaded.space, one) for one in inputs])
         predictions = loaded.predict(rows, top_k=top_k)
         results = [
-            {"input": _shown(one), "id": one.get("id"), "label": p.label, "probabilities": p.probabilities}
+            {"input": shown(one), "id": one.get("id"), "label": p.label, "probabilities": p.probabilities}
             for one, p in zip(inputs, predictions, strict=True)
         ]
         facts = {
@@ -262,7 +261,7 @@ class Service:
         return {"collection": name, **facts, "stale": loaded.stale(collection), "results": results}
 
     def _input_vector(self, collection: Collection, space: Space, one: Query) -> FloatMatrix:
-        kind, value = _one_of(one)
+        kind, value = one_of(one)
         if kind == "id":
             return self._view(collection, space).vector_of(str(value))
         found = self._query_vector(collection, space, kind, value)
@@ -325,12 +324,8 @@ class Service:
         if where is None:
             raise UsageError("say what to delete", hint="--id I, --where FILTER, or --all for the whole collection")
         items = collection.items
-        keys = matching_keys(items, filters.read(where))
-        return [
-            row["id"]
-            for row in items.search().select(["id", "key"]).to_arrow().to_pylist()
-            if row["key"] in set(keys.tolist())
-        ]
+        keys = set(matching_keys(items, filters.read(where)).tolist())
+        return [row["id"] for row in items.search().select(["id", "key"]).to_arrow().to_pylist() if row["key"] in keys]
 
     def item(self, name: str, id: str) -> dict[str, Any]:
         """Return one item's columns. Raises `UnknownName` where there is none."""
@@ -347,57 +342,3 @@ class Service:
         """Set labels or metadata of one item by hand; no re-run reverts them."""
         commit.edit(self.collection(name), id, values, by=by)
         return {"collection": name, "id": id, "set": dict(values)}
-
-
-def as_vector(value: Any) -> FloatMatrix:
-    """Return one query vector as (1, dim) float32. Raises `UsageError` where it is not a flat list of numbers."""
-    try:
-        array = np.asarray(value, dtype=np.float32)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"the vector is not a list of numbers: {error}") from error
-    flat = array[0] if array.ndim == 2 and len(array) == 1 else array
-    if flat.ndim != 1 or not flat.size:
-        raise UsageError(f"one vector is needed, not an array of shape {array.shape}")
-    if not np.isfinite(flat).all():
-        raise UsageError("the vector is not finite")
-    return flat[None]
-
-
-def load_vector(path: str) -> FloatMatrix:
-    """Read a query vector from a `.npy` file; nothing is unpickled. Raises `UsageError` where it cannot be read."""
-    try:
-        return as_vector(np.load(Path(path), allow_pickle=False))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is not a .npy file of one vector: {error}") from error
-
-
-def _one_of(query: Query) -> tuple[str, Any]:
-    given = [(k, query[k]) for k in QUERY_KINDS if query.get(k) is not None]
-    if len(given) != 1:
-        said = ", ".join(k for k, _ in given) or "nothing"
-        raise UsageError(f"a query is one of {', '.join(QUERY_KINDS)}; {said} was given")
-    return given[0]
-
-
-def _shown(one: Query) -> str:
-    kind, value = _one_of(one)
-    return f"<{kind}>" if kind == "vector" or isinstance(value, bytes) else str(value)
-
-
-def _run_json(run: Run, space: Space) -> dict[str, Any]:
-    return {
-        "run": run.id, "space": space.fingerprint, "encoder": space.encoder, "found": run.found, "embedded": run.embedded,
-        "unchanged": run.unchanged, "skipped": run.skipped, "failed": run.failed, "pruned": run.pruned,
-        "truncated": run.truncated, "reasons": dict(run.reasons), "failures": str(run.failures) if run.failures else None,
-        "seconds": round(run.seconds, 3), "items_per_second": round(run.items_per_second, 2),
-        "stages": run.stages.as_json(), "bottleneck": run.stages.bottleneck() if run.embedded else None,
-    }  # fmt: skip
-
-
-def _answer_json(collection: Collection, space: Space, answer: Answer) -> dict[str, Any]:
-    return {
-        "collection": collection.name, "space": space.fingerprint, "encoder": space.encoder, "metric": space.metric,
-        "exact": answer.exact, "index": answer.index, "searched": answer.searched, "rows": answer.rows,
-        "index_damage": answer.index_damage, "took_ms": answer.took_ms,
-        "hits": [{"id": h.id, "score": h.score, "item": h.item} for h in answer.hits],
-    }  # fmt: skip

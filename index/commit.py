@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from lancedb import col, lit
 
 from embedder.errors import Damaged, PermafrostError, UnknownName, UsageError
 from embedder.records import Decoded, FloatMatrix, Item
@@ -23,6 +24,7 @@ from index import files, schema
 from index.store import Collection, scan
 
 KEY_GAP = 16
+BEHIND = -1
 OPTIMIZE_AFTER = 20
 
 
@@ -59,10 +61,10 @@ class Known:
 
     def refresh(self, collection: Collection, ids: Sequence[str]) -> None:
         """Look these ids up again where another process has written since."""
-        from lancedb import col
-
         items = collection.items
         if items.version != self.version:
+            # somebody else writes here: from now on this picture is behind, so every batch is looked up
+            self.version = BEHIND
             for name in ids:
                 self.rows.pop(name, None)
             self.take(items.search().where(col("id").isin(list(ids))).to_arrow())
@@ -161,8 +163,6 @@ def edit(collection: Collection, id: str, values: Mapping[str, Any], *, by: str)
         UnknownName: no item has this id, or no such column exists.
         UsageError: a column of ours, or a value of another type.
     """
-    from lancedb import col, lit
-
     with files.lock(collection.lock_path("commit")):
         table = collection.items
         found = table.search().where(col("id") == lit(id)).to_arrow().to_pylist()
@@ -179,8 +179,6 @@ def edit(collection: Collection, id: str, values: Mapping[str, Any], *, by: str)
 
 def delete_ids(collection: Collection, ids: Sequence[str]) -> int:
     """Delete items by id and return how many there were; they leave every answer at once, vectors are swept later."""
-    from lancedb import col
-
     removed = 0
     with files.lock(collection.lock_path("commit")):
         items = collection.items
@@ -239,7 +237,8 @@ def _merge(collection: Collection, known: Known, rows: Sequence[dict[str, Any]])
     table = collection.items
     files.checkpoint("items")
     _run_merge(table, schema.item_table(table.schema, rows))
-    known.version = table.version
+    if known.version != BEHIND:
+        known.version = table.version
     for row in rows:
         known.rows[row["id"]] = Stored(row["key"], row["content_hash"], dict(row))
 

@@ -106,9 +106,10 @@ def seal(folder: Path, *, kind: str, args: Any, space: Space, rows: int, measure
     names = sorted(p.name for p in folder.iterdir())
     for name in names:
         files.sync_file(folder / name)
+    facts = {name: {"sha256": files.sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
     record = {
         "kind": kind, "args": asdict(args), "space": space.as_json(), "rows": rows, "measured": dict(measured),
-        "files": {name: {"sha256": files.sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in names},
+        "files": facts,
     }  # fmt: skip
     files.write_json(folder / "manifest.json", record)
 

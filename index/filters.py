@@ -23,7 +23,7 @@ from embedder.errors import UnknownName, UsageError
 MAX_NODES = 64
 MAX_VALUES = 10_000
 TOKEN = re.compile(
-    r"""\s*(?:(?P<text>'(?:[^']|'')*')|(?P<number>[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)(?![\w.])|(?P<quoted>"(?:[^"]|"")+")"""
+    r"""(?:(?P<text>'(?:[^']|'')*')|(?P<number>[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)(?![\w.])|(?P<quoted>"(?:[^"]|"")+")"""
     r"""|(?P<name>[A-Za-z_][\w.]*)|(?P<op><=|>=|<>|!=|=|<|>)|(?P<mark>[(),]))"""
 )
 OPERATORS = {"=": "eq", "!=": "ne", "<>": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
@@ -33,7 +33,7 @@ Value = str | int | float | bool
 
 
 @dataclass(frozen=True)
-class Test:
+class Condition:
     """One test of a column: `op` is eq, ne, lt, le, gt, ge, in, like or null; `values` is what it is compared with."""
 
     column: str
@@ -49,7 +49,7 @@ class Node:
     parts: tuple[Filter, ...]
 
 
-Filter = Test | Node
+Filter = Condition | Node
 
 
 def parse(text: str) -> Filter:
@@ -95,7 +95,7 @@ def read(form: str | Mapping[str, Any]) -> Filter:
 
 def columns(tree: Filter) -> set[str]:
     """Return the names of the columns that a filter reads."""
-    return {tree.column} if isinstance(tree, Test) else set().union(*(columns(p) for p in tree.parts))
+    return {tree.column} if isinstance(tree, Condition) else set().union(*(columns(p) for p in tree.parts))
 
 
 def expression(tree: Filter, schema: Any) -> Any:
@@ -107,7 +107,7 @@ def expression(tree: Filter, schema: Any) -> Any:
     """
     import pyarrow.compute as pc
 
-    if isinstance(tree, Test):
+    if isinstance(tree, Condition):
         return _test(tree, schema, pc)
     parts = [expression(part, schema) for part in tree.parts]
     if tree.op == "not":
@@ -115,7 +115,7 @@ def expression(tree: Filter, schema: Any) -> Any:
     return reduce(lambda a, b: a & b if tree.op == "and" else a | b, parts)
 
 
-def _test(test: Test, schema: Any, pc: Any) -> Any:
+def _test(test: Condition, schema: Any, pc: Any) -> Any:
     import pyarrow as pa
 
     if test.column not in schema.names:
@@ -167,7 +167,7 @@ def _condition(row: Any) -> Filter:
     if set(row) & {"must", "should", "must_not"}:
         return from_json(row)
     if "has_id" in row:
-        return Test("id", "in", _values(row["has_id"]))
+        return Condition("id", "in", _values(row["has_id"]))
     name = row.get("key")
     if not isinstance(name, str):
         raise UsageError(
@@ -176,10 +176,10 @@ def _condition(row: Any) -> Filter:
     if "match" in row and isinstance(row["match"], Mapping):
         match = row["match"]
         if "any" in match:
-            return Test(name, "in", _values(match["any"]))
-        return Test(name, "eq", _values([match.get("value")]))
+            return Condition(name, "in", _values(match["any"]))
+        return Condition(name, "eq", _values([match.get("value")]))
     if "range" in row and isinstance(row["range"], Mapping) and set(row["range"]) <= set(RANGES) and row["range"]:
-        return _join("and", [Test(name, RANGES[op], _values([v])) for op, v in row["range"].items()])
+        return _join("and", [Condition(name, RANGES[op], _values([v])) for op, v in row["range"].items()])
     raise UsageError(f"the condition on {name!r} needs match or range", hint='{"key": "year", "range": {"gte": 2020}}')
 
 
@@ -197,7 +197,7 @@ def _join(op: str, parts: list[Filter]) -> Filter:
 
 
 def _size(tree: Filter) -> int:
-    return 1 if isinstance(tree, Test) else 1 + sum(_size(p) for p in tree.parts)
+    return 1 if isinstance(tree, Condition) else 1 + sum(_size(p) for p in tree.parts)
 
 
 class _Parser:
@@ -260,18 +260,18 @@ class _Parser:
         column = self.column()
         negated = self.take("NOT")
         if self.take("IN"):
-            found: Filter = Test(column, "in", self.value_list())
+            found: Filter = Condition(column, "in", self.value_list())
         elif self.take("LIKE"):
-            found = Test(column, "like", (self.value(),))
+            found = Condition(column, "like", (self.value(),))
         elif not negated and self.take("IS"):
             negated = self.take("NOT")
             self.need("NULL")
-            found = Test(column, "null")
+            found = Condition(column, "null")
         else:
             if negated or not (token := self.peek()) or token[0] != "op":
                 self.fail("IN or LIKE" if negated else "a comparison, IN, LIKE or IS")
             self.at += 1
-            found = Test(column, OPERATORS[self.tokens[self.at - 1][1]], (self.value(),))
+            found = Condition(column, OPERATORS[self.tokens[self.at - 1][1]], (self.value(),))
         return Node("not", (found,)) if negated else found
 
     def column(self) -> str:
@@ -308,6 +308,7 @@ class _Parser:
 def _tokens(text: str) -> list[tuple[str, str, int]]:
     found, at = [], 0
     while text[at:].strip():
+        at += len(text[at:]) - len(text[at:].lstrip())
         match = TOKEN.match(text, at)
         if not match or not match.lastgroup:
             raise UsageError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lancedb import col
 
 from embedder.errors import Damaged, PermafrostError
 from embedder.space import Space
@@ -89,8 +90,6 @@ def verify(collection: Collection) -> Verdict:
 
 def mend(collection: Collection, verdict: Verdict) -> int:
     """Remove damaged vectors, so that the next `embed` makes them again; return how many."""
-    from lancedb import col
-
     ids = sorted({p.id for p in verdict.problems if p.id is not None and p.where.startswith(schema.VECTORS)})
     removed = 0
     with files.lock(collection.lock_path("commit")):

@@ -14,6 +14,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+from lancedb import col, lit
 from numpy.typing import NDArray
 
 from embedder.errors import Damaged, UnknownName
@@ -159,8 +160,6 @@ class View:
 
     def key_of(self, id: str) -> int:
         """Return the key of an item. Raises `UnknownName` where no item has this id."""
-        from lancedb import col, lit
-
         found = self.collection.items.search().where(col("id") == lit(id)).select(["key"]).to_arrow()
         if not found.num_rows:
             raise UnknownName(
@@ -170,8 +169,6 @@ class View:
 
     def vector_of(self, id: str) -> FloatMatrix:
         """Return the stored vector of an item, as (1, dim). Raises `UnknownName` where it has none in this Space."""
-        from lancedb import col, lit
-
         key = self.key_of(id)
         table = self.collection.vectors(self.space)
         found = table.search().where(col("key") == lit(key)).select(["vector"]).to_arrow()

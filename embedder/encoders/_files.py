@@ -107,5 +107,5 @@ def damaged(path: Path, error: Exception) -> EncoderError:
     return EncoderError(
         f"{path.name} cannot be read as the weights asked for: {reason}",
         where=f"{path} ({size})",
-        hint="if it is cut short or damaged, download or copy it again; else check that it belongs to this architecture",
+        hint="if it is cut short or damaged, download or copy it again; else check that it is of this architecture",
     )

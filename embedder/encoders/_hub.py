@@ -1,4 +1,4 @@
-"""Files from the Hugging Face hub: pinned to one commit, checked against their hash, and quick to say that none is there."""
+"""Files from the Hugging Face hub: pinned to one commit, checked against their hash, and quick to fail without one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,12 @@ class Snapshot:
 
 
 def fetch(
-    repo: str, revision: str | None, required: Sequence[Sequence[str]], optional: Sequence[str] = (), *, offline_hint: str
+    repo: str,
+    revision: str | None,
+    required: Sequence[Sequence[str]],
+    optional: Sequence[str] = (),
+    *,
+    offline_hint: str,
 ) -> Snapshot:
     """Return a folder with one file of each group in `required`, and those of `optional` that exist.
 

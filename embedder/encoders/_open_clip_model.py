@@ -93,9 +93,7 @@ def _need_hub(source: Source) -> None:
         _hub.fetch(repo, None, [("config.json", "tokenizer_config.json")], offline_hint=HINT)
 
 
-def text_tower(
-    name: EncoderName, model: Any, source: Source, where: torch.device
-) -> tuple[TextTower, dict[str, Any]]:
+def text_tower(name: EncoderName, model: Any, source: Source, where: torch.device) -> tuple[TextTower, dict[str, Any]]:
     """Return the text tower with open_clip's own tokenizer, and the facts about it that change vectors."""
     try:
         with _quiet():

@@ -63,7 +63,13 @@ class Chain:
 
 
 def load(
-    name: EncoderName, chosen: Settings, folder: Path, weights: Sequence[Path], architecture: str, provenance: dict[str, Any], device: str
+    name: EncoderName,
+    chosen: Settings,
+    folder: Path,
+    weights: Sequence[Path],
+    architecture: str,
+    provenance: dict[str, Any],
+    device: str,
 ) -> Encoder:
     """Load a folder, or the same architecture untrained.
 
@@ -88,7 +94,7 @@ def load(
         return ids
 
     facts = {
-        "tokenizer": type(tokenizer).__name__, "max_length": limit, "sha256": _files.fingerprint(_tokenizer_files(folder), folder),
+        "max_length": limit, "sha256": _files.fingerprint(_tokenizer_files(folder), folder),
         **{f"{role}_prompt": text for role, text in prompt.items()},
     }  # fmt: skip
     space = describe(
@@ -122,7 +128,7 @@ def _built(folder: Path, chosen: Settings) -> Any:
 
 
 def _chain(name: EncoderName, chosen: Settings, sentence: Any, where: torch.device) -> tuple[Chain, str]:
-    """Cut the chain at `layer`, exchange its pooling for `pooling`, and leave out its normalising for `normalize=false`."""
+    """Cut the chain at `layer`, exchange its pooling, and leave out its normalising for `normalize=false`."""
     last = int(sentence[0].model.config.num_hidden_layers)
     layer = index(name, last + 1)
     modules = [m for m in sentence if chosen.normalize or not isinstance(m, Normalize)]

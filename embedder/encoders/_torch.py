@@ -59,7 +59,7 @@ def frozen(module: Module, device: torch.device, dtype: str) -> Module:
     module.eval()
     module.to(device=device, dtype=dtype_of(dtype))
     # pixels arrive as height, width, channel; convolutions on CPU took twice as long in the other order
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(memory_format=torch.channels_last)
     return module
 
 

@@ -169,9 +169,8 @@ def _same_architecture(model: str, folder: Path) -> None:
 def _download(declared: Mapping[str, Any], revision: str | None) -> tuple[Path, str | None]:
     repo, file = os.path.split(declared.get("hf_hub", ""))
     if not repo:
-        raise EncoderError("these weights are not on the hub", hint=f"download {declared.get('url')} and add weights=FILE")
+        raise EncoderError("they are not on the hub", hint=f"download {declared.get('url')} and add weights=FILE")
     stem, suffix = os.path.splitext(file)
     wanted = (f"{stem}.safetensors", file) if suffix in (".bin", ".pth") else (file,) if file else PREFERRED[:3]
     snapshot = _hub.fetch(repo, revision, [wanted], offline_hint=HINT)
     return find_weights(snapshot.folder, wanted), snapshot.commit
-

@@ -143,7 +143,11 @@ def _in_folder(folder: Path, chosen: Settings, path: Path | None, revision: str 
     if chosen.seed is None:
         file = path if path is not None and path.is_file() else find_weights(folder, PREFERRED)
     return Source(
-        f"local-dir:{folder}", file, bool(declared.get("fixed_input_size")), str(declared.get("license") or "unknown"), revision
+        spec=f"local-dir:{folder}",
+        file=file,
+        fixed_input_size=bool(declared.get("fixed_input_size")),
+        licence=str(declared.get("license") or "unknown"),
+        revision=revision,
     )
 
 

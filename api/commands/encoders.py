@@ -1,0 +1,24 @@
+"""`permafrost encoders [PATTERN]`: which encoders can be asked for here."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from api import show
+from api.calls import Call, Result
+from embedder.errors import NothingToDo
+
+
+def run(
+    call: Call,
+    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Only names that contain this.", show_default=False)] = "",
+) -> Result:
+    """List the names of encoders, those that need no download first within each kind."""
+    from embedder.encoder import catalogue
+
+    names = catalogue(pattern)
+    if not names:
+        raise NothingToDo(f"no encoder's name contains {pattern!r}", hint="permafrost encoders lists all of them")
+    return Result({"encoders": names}, "\n".join(map(show.safe, names)), f"{show.count(len(names), 'encoder')}")

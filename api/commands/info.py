@@ -1,0 +1,50 @@
+"""`permafrost info C`: the whole truth about one collection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from api import show
+from api.calls import Call, Result
+
+
+def run(call: Call, collection: Annotated[str, typer.Argument(metavar="C", help="The collection.")]) -> Result:
+    """Show a collection's items, columns, Spaces, indexes and heads, as they are now."""
+    with call.service() as service:
+        found = service.info(collection)
+    return Result(found, text(found))
+
+
+def text(found: Mapping[str, Any]) -> str:
+    """Return the collection as blocks: itself, then each Space."""
+    facts = [
+        ("items", f"{show.count(found['items'])} in {show.count(found['fragments'], 'fragment')}, version {found['version']}"),
+        ("bytes", show.size(found["bytes"])),
+        ("columns", ", ".join(f"{show.safe(name)} {kind}" for name, kind in found["columns"].items())),
+        ("edits", show.count(found["edits"]) if found["edits"] else ""),
+        ("busy", ", ".join(found["busy"])),
+        *((f"root {show.safe(prefix)}".rstrip(), show.safe(root)) for prefix, root in found["roots"].items()),
+        *(("alias", f"{name} = {space[:12]}") for name, space in found["aliases"].items() if name != "default"),
+        *(("head", f"{h['head']}@{h['version']}, {h['kind']} for {show.safe(h['label'])}") for h in found["heads"]),
+    ]
+    return "\n".join([show.block(found["collection"], facts), *(_space(space) for space in found["spaces"])])
+
+
+def _space(space: Mapping[str, Any]) -> str:
+    index = space["index"]
+    vectors = f"{show.count(space['vectors'])}, {show.count(space['missing'], 'item')} without, {show.count(space['dead'])} dead"
+    facts = [
+        ("encoder", show.safe(space["encoder"])),
+        ("vectors", f"{vectors}; {space['dim']}-d, {' and '.join(space['media'])}"),
+        ("index", _index(index) if index else "none: every search is exact"),
+    ]
+    return show.block(f"space {space['fingerprint']}{' (default)' if space['default'] else ''}", facts)
+
+
+def _index(index: Mapping[str, Any]) -> str:
+    recall = index.get("recall_at_10")
+    measured = f", recall@10 {recall:.3f}, p50 {index['p50_ms']:.2f} ms" if recall is not None else ""
+    return f"{index['kind']} over {show.count(index['rows'], 'row')}, {show.count(index['fresh'])} fresh{measured}"

@@ -1,0 +1,125 @@
+"""The contract's shapes: queries as they come in, documents as they go out; the same ones at every door."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedder.errors import UnknownName, UsageError
+from embedder.records import FloatMatrix, Medium
+from embedder.sourcing import IMAGE_SUFFIXES
+from embedder.space import Space
+from index.ingest import Run
+from index.search import Answer
+from index.store import Collection
+
+QUERY_KINDS = ("text", "image", "vector", "id")
+TEXT_SUFFIXES = frozenset({".txt", ".md"})
+MOST_TEXT_BYTES = 16 << 20
+Query = Mapping[str, Any]
+
+
+def as_vector(value: Any) -> FloatMatrix:
+    """Return one query vector as (1, dim) float32. Raises `UsageError` where it is not a flat list of numbers."""
+    try:
+        array = np.asarray(value, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"the vector is not a list of numbers: {error}") from error
+    flat = array[0] if array.ndim == 2 and len(array) == 1 else array
+    if flat.ndim != 1 or not flat.size:
+        raise UsageError(f"one vector is needed, not an array of shape {array.shape}")
+    if not np.isfinite(flat).all():
+        raise UsageError("the vector is not finite")
+    return flat[None]
+
+
+def load_vector(path: str) -> FloatMatrix:
+    """Read a query vector from a `.npy` file; nothing is unpickled. Raises `UsageError` where it cannot be read."""
+    try:
+        return as_vector(np.load(Path(path), allow_pickle=False))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is not a .npy file of one vector: {error}") from error
+
+
+def one_of(query: Query) -> tuple[str, Any]:
+    """Return the one kind of a query and its value. Raises `UsageError` where there is none, or more than one."""
+    given = [(k, query[k]) for k in QUERY_KINDS if query.get(k) is not None]
+    if len(given) != 1:
+        said = ", ".join(k for k, _ in given) or "nothing"
+        raise UsageError(f"a query is one of {', '.join(QUERY_KINDS)}; {said} was given")
+    return given[0]
+
+
+def shown(one: Query) -> str:
+    """Return a query as a short text that names it."""
+    kind, value = one_of(one)
+    return f"<{kind}>" if kind == "vector" or isinstance(value, bytes) else str(value)
+
+
+def run_json(run: Run, space: Space) -> dict[str, Any]:
+    """Return one extraction with the keys of `embed`."""
+    return {
+        "run": run.id, "space": space.fingerprint, "encoder": space.encoder, "dim": space.dim, "found": run.found,
+        "embedded": run.embedded,
+        "unchanged": run.unchanged, "skipped": run.skipped, "failed": run.failed, "pruned": run.pruned,
+        "truncated": run.truncated, "reasons": dict(run.reasons), "failures": str(run.failures) if run.failures else None,
+        "seconds": round(run.seconds, 3), "items_per_second": round(run.items_per_second, 2),
+        "stages": run.stages.as_json(), "bottleneck": run.stages.bottleneck() if run.embedded else None,
+    }  # fmt: skip
+
+
+def answer_json(collection: Collection, space: Space, answer: Answer) -> dict[str, Any]:
+    """Return the neighbours of one query with the keys of `search`."""
+    return {
+        "collection": collection.name, "space": space.fingerprint, "encoder": space.encoder, "metric": space.metric,
+        "exact": answer.exact, "index": answer.index, "searched": answer.searched, "rows": answer.rows,
+        "index_damage": answer.index_damage, "took_ms": answer.took_ms,
+        "hits": [{"id": h.id, "score": h.score, "item": h.item} for h in answer.hits],
+    }  # fmt: skip
+
+
+def input_of(value: str, media: Sequence[Medium]) -> Query:
+    """Say what a word on a command line is, for a head or Space that reads `media`: a picture's path, or a text.
+
+    A file is read as what its suffix says; a text that is plainly the path of a picture must exist.
+
+    Raises:
+        UsageError: a path where nothing is, or a file that these media do not read.
+    """
+    suffix = os.path.splitext(value)[1].lower()
+    if "image" in media and (suffix in IMAGE_SUFFIXES or "text" not in media):
+        if not os.path.isfile(value):
+            raise UsageError(f"there is no file {value!r}", hint="give a picture's path, or --id for a stored item")
+        return {"image": value}
+    if suffix in TEXT_SUFFIXES and os.path.isfile(value):
+        return {"text": _text_of(value)}
+    if os.path.isfile(value):
+        raise UsageError(f"{value!r} is not a text file", hint=f"this reads {' and '.join(media)}; text files end in .txt or .md")
+    return {"text": value}
+
+
+def _text_of(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return file.read(MOST_TEXT_BYTES).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path!r} as text: {error}", hint="save it as UTF-8") from error
+
+
+def with_columns(document: dict[str, Any], columns: Sequence[str] | None, known: Sequence[str]) -> dict[str, Any]:
+    """Return a search's document whose items hold only some columns; all of them where none are named.
+
+    Raises:
+        UnknownName: a column that the collection has not; the nearest ones are in the hint.
+    """
+    if columns is None:
+        return document
+    for name in columns:
+        if name not in known:
+            raise UnknownName.of("column", name, known, hint=f"columns: {', '.join(known)}")
+    hits = [{**hit, "item": {n: v for n, v in hit["item"].items() if n in columns}} for hit in document["hits"]]
+    return {**document, "hits": hits}

@@ -1,0 +1,77 @@
+"""scripts/bench: pick the tables, run them, print them, and write them as JSON where asked."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benches import frame
+
+TABLES = {
+    "extract": "extract: from files to committed rows",
+    "search": "search: nearest ten of stored vectors, 384-d",
+}
+
+
+def main() -> int:
+    """Run the benches that were asked for."""
+    options = arguments()
+    use_threads(options.threads)
+    result: dict[str, Any] = {"machine": frame.machine(options.threads), "quick": options.quick, "tables": {}}
+    print(facts(result["machine"]))
+    for name in [options.table] if options.table else TABLES:
+        started = time.monotonic()
+        bench = importlib.import_module(f"benches.{name}")
+        with tempfile.TemporaryDirectory(prefix="permafrost-bench-") as work:
+            contenders = sorted(bench.contenders(Path(work), quick=options.quick), key=lambda c: c.scope)
+            found = frame.rows(frame.measure(contenders, options.repeats))
+        result["tables"][name] = found
+        print(f"\n{frame.table(TABLES[name], bench.UNIT, found)}")
+        print(f"  median of {options.repeats} interleaved rounds, {time.monotonic() - started:.0f} s in all")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(f"\nwritten: {options.json}")
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=frame.__doc__)
+    parser.add_argument("table", nargs="?", choices=list(TABLES), help="which table; both by default")
+    parser.add_argument("--quick", action="store_true", help="small inputs, one round: does it run? (no figures to keep)")
+    parser.add_argument("--repeats", type=int, help="interleaved rounds (default 5, or 1 with --quick)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of every contender")
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    options = parser.parse_args()
+    options.repeats = options.repeats or (1 if options.quick else 5)
+    return options
+
+
+def use_threads(count: int) -> None:
+    """Give every library the same number of threads and its own choice of kernel, before it is imported."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LANCE_CPU_THREADS", "RAYON_NUM_THREADS"):
+        os.environ[name] = str(count)
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        # an older kernel chosen by hand would make every numpy contender look slow
+        os.environ.pop(name, None)
+
+
+def facts(machine: dict[str, Any]) -> str:
+    """Return the machine in two lines."""
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, load {machine['load']}, "
+        f"Python {machine['python']}\n{versions}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Small random checkpoints, each written in its library's own format, and one loadable example for each encoder kind.
+
+Initial weights leave some paths of a model almost without effect (norms at 1, biases at 0), so that a wrong activation
+or a lost bias could pass; `shake` fills every tensor instead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TIMM = "test_efficientnet"
+TIMM_FACTS = {
+    "input_size": (3, 64, 64), "crop_pct": 0.9, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25),
+    "interpolation": "bilinear", "crop_mode": "center", "num_classes": 11,
+}  # fmt: skip
+PREPROCESS = {
+    "mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic", "resize_mode": "shortest",
+}  # fmt: skip
+TEXT_CFG = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+VIT_CFG = {"image_size": 48, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16}
+RN_CFG = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None}
+
+
+@dataclass(frozen=True)
+class Example:
+    """A name that loads without a network.
+
+    `variants`: option text that changes vectors, or how they are kept, without changing their dimension; each must
+    change the fingerprint, and the first must change the direction of vectors. `exempt`: options of the kind for which
+    there is no such variant, with the reason.
+    """
+
+    name: str
+    variants: tuple[str, ...]
+    exempt: Mapping[str, str] = field(default_factory=dict)
+
+
+def shake(model: Any, seed: int) -> Any:
+    """Fill every parameter and buffer of a model with random numbers that keep its activations alive."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    for key, tensor in model.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        noise = torch.randn(tensor.shape, generator=generator)
+        if key.endswith("running_var"):
+            tensor.copy_(1 + 0.3 * noise.abs())
+        elif tensor.ndim < 2:
+            base = 1.0 if key.endswith("weight") else 0.0
+            tensor.copy_(base + 0.3 * noise)
+        else:
+            tensor.copy_(noise * (1.5 / tensor[0].numel() ** 0.5))
+    return model
+
+
+def timm_folder(folder: Path, architecture: str = TIMM, seed: int = 0, **facts: Any) -> Path:
+    """Write what `timm.models.save_for_hf` writes: `config.json` and `model.safetensors`."""
+    import timm
+    from timm.models import save_for_hf
+
+    declared = {**TIMM_FACTS, **facts}
+    size = {"img_size": declared["input_size"][1]} if "vit" in architecture else {}
+    model = timm.create_model(architecture, pretrained=False, pretrained_cfg_overlay=declared, **size)
+    save_for_hf(shake(model, seed), str(folder), safe_serialization=True)
+    return folder
+
+
+def open_clip_folder(
+    folder: Path, vision: Mapping[str, Any] = VIT_CFG, seed: int = 0, *, quick_gelu: bool = False, **facts: Any
+) -> Path:
+    """Write `open_clip_config.json` and `open_clip_model.safetensors`."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    config: dict[str, Any] = {"embed_dim": 24, "vision_cfg": dict(vision), "text_cfg": dict(TEXT_CFG)}
+    if quick_gelu:
+        config["quick_gelu"] = True
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"model_cfg": config, "preprocess_cfg": {**PREPROCESS, **facts}}
+    (folder / "open_clip_config.json").write_text(json.dumps(record))
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    tensors = {key: value.contiguous() for key, value in shake(model, seed).state_dict().items()}
+    save_file(tensors, folder / "open_clip_model.safetensors")
+    return folder
+
+
+def _bundled(folder: Path) -> Example:
+    return Example(
+        "bundled:efficientnet_lite0",
+        ("weights=random", "normalize=false", "dtype=bfloat16", "weights=random&seed=1", "pooling=max", "pooling=gem", "fit=pad",
+         "fit=squash", "background=black", "image_size=192"),
+        {"layer": "320-d or less", "max_length": "texts", "query_prompt": "texts", "document_prompt": "texts"},
+    )  # fmt: skip
+
+
+def _timm(folder: Path) -> Example:
+    return Example(
+        f"timm:local-dir:{timm_folder(folder)}",
+        ("weights=random", "normalize=false", "dtype=bfloat16", "dtype=float16", "weights=random&seed=1", "pooling=max", "fit=pad",
+         "fit=squash", "background=1,2,3", "image_size=96"),
+        {"layer": "no layer of this one is as wide as its head"},
+    )  # fmt: skip
+
+
+def _open_clip(folder: Path) -> Example:
+    return Example(
+        f"open_clip:local-dir:{open_clip_folder(folder)}",
+        ("weights=random", "normalize=false", "dtype=bfloat16", "weights=random&seed=1", "fit=squash", "background=black",
+         "image_size=64", "query_prompt=a", "document_prompt=a photo of a "),
+    )  # fmt: skip
+
+
+def _hashing(folder: Path) -> Example:
+    return Example(
+        "hashing:64", ("fit=pad", "normalize=false", "background=black", "query_prompt=a", "document_prompt=b")
+    )
+
+
+def _pixels(folder: Path) -> Example:
+    return Example("pixels:8", ("fit=squash", "fit=crop", "normalize=false", "background=grey"))
+
+
+EXAMPLES: dict[str, Callable[[Path], Example]] = {
+    "bundled": _bundled, "hashing": _hashing, "open_clip": _open_clip, "pixels": _pixels, "timm": _timm,
+}  # fmt: skip
