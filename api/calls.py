@@ -50,7 +50,9 @@ class Call:
         from api.service import Service
         from api.settings import read_settings
 
-        logging.basicConfig(level=logging.INFO if self.debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+        logging.basicConfig(
+            level=logging.INFO if self.debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+        )
         service = Service(read_settings(store=self.store, **settings))
         try:
             yield service

@@ -14,30 +14,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from inspect import Parameter, Signature, cleandoc, signature
 from types import FrameType
-from typing import Annotated, Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperGroup
 from typer.main import get_command as command_of
 
-from api import show
+from api import options, show
 from api.calls import Call, Result
 from api.documents import dumps
 from api.failure import TERMINATED, Failure, explain
+from api.words import with_readers
 from embedder import kinds
 from embedder.errors import UnknownName, UsageError
 
 PROGRAM = "permafrost"
 VERBS = "api.commands"
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
-
-StoreOption = Annotated[
-    str | None,
-    typer.Option("--store", metavar="URI", show_default=False, help="The store: a folder. Default: $PERMAFROST_STORE, then ./permafrost.store."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show logs, and the traceback of an error.")]
-VersionOption = Annotated[bool, typer.Option("--version", help="Print the version.")]
 
 
 class Verbs(TyperGroup):
@@ -64,21 +57,21 @@ def verb(name: str) -> Any:
     module = kinds.load(VERBS, name, "verb")
     app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=HELP_NAMES)
     app.command(name, help=cleandoc(module.run.__doc__))(_with_shared_options(module.run))
-    return command_of(app)
+    return with_readers(command_of(app))
 
 
 def _with_shared_options(run: Callable[..., Result]) -> Callable[..., Result]:
-    def act(ctx: typer.Context, store: str | None, json: bool, debug: bool, **options: Any) -> Result:
+    def act(ctx: typer.Context, store: str | None, json: bool, debug: bool, **given: Any) -> Result:
         call = ctx.obj.with_options(store, json, debug)
         with redirect_stdout(sys.stderr):
-            return run(call, **options)
+            return run(call, **given)
 
     own = list(signature(run, eval_str=True).parameters.values())[1:]
-    shared = [("store", StoreOption, None), ("json", JsonOption, False), ("debug", DebugOption, False)]
+    shared = [("store", options.Store, None), ("json", options.Json, False), ("debug", options.Debug, False)]
     extra = [Parameter(n, Parameter.KEYWORD_ONLY, annotation=a, default=d) for n, a, d in shared]
     context = Parameter("ctx", Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    options = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in own]
-    act.__signature__ = Signature([context, *options, *extra])  # type: ignore[attr-defined]
+    chosen = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in own]
+    act.__signature__ = Signature([context, *chosen, *extra])  # type: ignore[attr-defined]
     act.__annotations__ = {}
     return act
 
@@ -87,12 +80,12 @@ def program() -> Any:
     """Return the whole command line as one command."""
     app = typer.Typer(cls=Verbs, add_completion=False, rich_markup_mode=None, context_settings=HELP_NAMES)
     app.callback(invoke_without_command=True)(_root)
-    return command_of(app)
+    return with_readers(command_of(app))
 
 
 def _root(
-    ctx: typer.Context, store: StoreOption = None, json: JsonOption = False, debug: DebugOption = False,
-    version: VersionOption = False,
+    ctx: typer.Context, store: options.Store = None, json: options.Json = False, debug: options.Debug = False,
+    version: options.Version = False,
 ) -> None:  # fmt: skip
     """Frozen encoders, living indexes: embed a folder or a table once, search it, and train heads on its vectors."""
     ctx.obj = Call(store, json, debug)
@@ -113,8 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         6 out of a resource · 130 interrupted · 143 terminated.
     """
     args = list(sys.argv[1:] if argv is None else argv)
-    options = args[: args.index("--")] if "--" in args else args
-    as_json, debug = "--json" in options, "--debug" in options
+    words = args[: args.index("--")] if "--" in args else args
+    as_json, debug = "--json" in words, "--debug" in words
     with _signals():
         try:
             result = perform(args or ["--help"])
@@ -134,21 +127,22 @@ def perform(args: list[str]) -> Any:
     try:
         found = program().main(args, prog_name=PROGRAM, standalone_mode=False)
     except typer.TyperException as error:
-        _usage(error)
+        _usage(error, args)
     if found == 130:
         raise KeyboardInterrupt
     return found
 
 
-def _usage(error: typer.TyperException) -> NoReturn:
+def _usage(error: typer.TyperException, args: list[str]) -> NoReturn:
     """Say what is wrong with the words that were typed, in our own form."""
     ctx = getattr(error, "ctx", None)
-    where = ctx.command_path if ctx else PROGRAM
+    named = next((word for word in args if word in kinds.names(VERBS)), "")
+    where = ctx.command_path if ctx else f"{PROGRAM} {named}".strip()
     option = getattr(error, "option_name", None)
     if ctx and type(error).__name__ == "NoSuchOption":
         known = [name for param in ctx.command.get_params(ctx) for name in param.opts if name.startswith("--")]
         raise UnknownName.of("option", str(option), known, where=where, hint=f"{where} --help") from error
-    usage = " ".join(ctx.get_usage().split()).removeprefix("Usage: ") if ctx else f"{PROGRAM} --help"
+    usage = " ".join(ctx.get_usage().split()).removeprefix("Usage: ") if ctx else f"{where} --help"
     raise UsageError(" ".join(error.format_message().split()), where=where, hint=usage) from error
 
 
@@ -200,7 +194,7 @@ def _print(text: str, stream: TextIO) -> None:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into an exception, so that what was done is committed; a second one ends at once."""
+    """Turn the first Ctrl-C or SIGTERM into an exception, so that what was done is kept; a second one ends at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -32,7 +32,13 @@ class Failure:
 
     def as_json(self) -> dict[str, Any]:
         """Return the body of `{"error": …}` on a command line."""
-        return {"type": self.type, "message": self.what, "where": self.where, "hint": self.hint, "exit_code": self.exit_code}
+        return {
+            "type": self.type,
+            "message": self.what,
+            "where": self.where,
+            "hint": self.hint,
+            "exit_code": self.exit_code,
+        }
 
 
 def explain(error: BaseException) -> Failure:
@@ -47,7 +53,9 @@ def explain(error: BaseException) -> Failure:
     if (resource := _resource(error)) is not None:
         return resource
     if isinstance(error, OSError) and error.strerror:
-        return Failure("system_error", error.strerror, str(error.filename or ""), "check that it exists and may be used")
+        return Failure(
+            "system_error", error.strerror, str(error.filename or ""), "check that it exists and may be used"
+        )
     first_line = (str(error).splitlines() or [""])[0][:200]
     return Failure(
         "internal_error", f"unexpected {type(error).__name__}: {first_line}", where_of(error),

@@ -8,7 +8,7 @@ from embedder.errors import UsageError
 
 
 def pairs(values: Sequence[str] | None, example: str) -> dict[str, str]:
-    """Read repeated `a=b` options. Raises `UsageError` where one has no `=`, no name, or a name that was given before."""
+    """Read repeated `a=b` options. Raises `UsageError` where one has no `=`, no name, or a name given before."""
     found: dict[str, str] = {}
     for value in values or ():
         name, equals, text = value.partition("=")

@@ -1,4 +1,4 @@
-"""Progress on stderr: a live line in a terminal, elsewhere a plain line at the start, every half minute and at the end."""
+"""Progress on stderr: a live line in a terminal; elsewhere a plain line first, every half minute, and last."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -34,8 +35,7 @@ class Speed:
 
     def rate(self) -> float | None:
         """Return items a second, or None before the second count."""
-        pairs = list(self._samples)
-        steps = [(d2 - d1) / (t2 - t1) for (t1, d1), (t2, d2) in zip(pairs, pairs[1:], strict=False)]
+        steps = [(d2 - d1) / (t2 - t1) for (t1, d1), (t2, d2) in pairwise(self._samples)]
         return statistics.median(steps) if steps else None
 
 
@@ -57,7 +57,9 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live is not None:
             self._live.stop()
         self._finish()

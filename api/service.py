@@ -1,12 +1,14 @@
 """Acts that cross rooms. The command line, the routes and the Python door call these, and return these shapes.
 
-Nothing here prints, parses a command line or knows of HTTP. Results are plain dictionaries with the keys of the contract.
+Nothing here prints, parses a command line or knows of HTTP. Results are plain dictionaries with the contract's keys.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any, cast
 
@@ -24,7 +26,7 @@ from embedder.sourcing import Source, SourceOptions, open_source
 from embedder.space import Space
 from heads import saved
 from heads.train import train as train_head
-from index import build, commit, derived, filters, inspect
+from index import build, commit, derived, filters, inspect, schema
 from index.ingest import IngestOptions, Run, ingest
 from index.itself import Itself
 from index.search import search
@@ -95,6 +97,7 @@ class Service:
         media: Medium | None = None,
         content_column: str | None = None,
         id_column: str | None = None,
+        label_levels: int | None = None,
         max_failure_rate: float = 0.01,
         options: IngestOptions | None = None,
         watch: Watch = _unwatched,
@@ -106,20 +109,19 @@ class Service:
             with several encoders, those of the last one, and all of them under `runs`.
 
         Raises:
-            TooManyFailures: done, but a larger share of the items failed than `max_failure_rate`; `.result` has the run.
+            TooManyFailures: done, but a larger share of items failed than `max_failure_rate`; `.result` has the run.
             UsageError, NothingToDo, Locked, SpaceMismatch, OutOfResource: see `index.ingest`.
         """
         options = options or IngestOptions()
-        opened = self._source(source, into, SourceOptions(media, content_column, id_column), options)
-        target = self.store(create=True).collection(into, create=True) if not options.dry_run else None
-        target = target or self.store().collection(into)
+        opened = self._source(source, into, SourceOptions(media, content_column, id_column, label_levels), options)
         runs = []
-        for name in encoders or [self._default_encoder(target, opened.medium)]:
-            encoder = self.encoder(name)
-            run = ingest(target, opened, encoder, options, lambda r, n=name: watch(n, r))  # type: ignore[misc]
-            if not options.dry_run:
-                self._refresh_matrix(target, encoder.space)
-            runs.append(run_json(run, encoder.space))
+        with self._target(into, dry_run=options.dry_run) as target:
+            for name in encoders or [self._default_encoder(target, opened.medium)]:
+                encoder = self.encoder(name)
+                run = ingest(target, opened, encoder, options, lambda r, n=name: watch(n, r))  # type: ignore[misc]
+                if not options.dry_run:
+                    self._refresh_matrix(target, encoder.space)
+                runs.append(run_json(run, encoder.space))
         result = {**runs[-1], **({"runs": runs} if len(runs) > 1 else {})}
         for found in runs:
             if found["found"] and found["failed"] > max_failure_rate * found["found"]:
@@ -129,6 +131,19 @@ class Service:
                     result=result,
                 )  # fmt: skip
         return result
+
+    @contextmanager
+    def _target(self, into: str, *, dry_run: bool) -> Iterator[Collection]:
+        """The collection to embed into; a dry run of one that does not exist yet is counted against an empty one."""
+        if not dry_run:
+            yield self.store(create=True).collection(into, create=True)
+            return
+        with TemporaryDirectory(prefix="permafrost-") as empty:
+            try:
+                target = self.collection(into)
+            except UnknownName:
+                target = Store.open(empty, create=True).collection(into, create=True)
+            yield target
 
     def _source(self, source: str, into: str, chosen: SourceOptions, options: IngestOptions) -> Source:
         if not os.path.exists(source) and source == into:
@@ -163,6 +178,7 @@ class Service:
         where: str | Mapping[str, Any] | None = None,
         space: str | None = None,
         exact: bool = False,
+        columns: Sequence[str] | None = None,
     ) -> dict[str, Any]:
         """Find the nearest items.
 
@@ -170,19 +186,24 @@ class Service:
             query: one of `text`, `image` (a path, or bytes), `vector` (a list or array), `id`.
             where: a filter, as SQL text or as JSON.
             space: an alias, fingerprint or encoder name; none means the collection's default.
+            columns: the columns of each hit's `item`; None means all that are not null.
 
         Returns:
-            `collection space exact index took_ms hits:[{id score item}]`, the metric, and how many vectors were searched.
+            `collection space exact index took_ms hits:[{id score item}]`, the metric, and how many were searched.
         """
         kind, value = one_of(query)
         collection = self.collection(name)
         view = self._view(collection, collection.space(space))
-        if kind == "id":
-            found, without = view.vector_of(str(value)), (str(value),)
-        else:
-            found, without = self._query_vector(collection, view.space, kind, value), ()
+        without = (str(value),) if kind == "id" else ()
+        found = view.vector_of(*without) if without else self._query_vector(collection, view.space, kind, value)
         answer = search(view, found, k=k, where=where, exact=exact, without=without)[0]
-        return answer_json(collection, view.space, answer)
+        return with_columns(answer_json(collection, view.space, answer), columns, collection.items.schema.names)
+
+    def warm(self, name: str) -> None:
+        """Open a collection and read what a query in its default Space reads, so that the first one does not wait."""
+        collection = self.collection(name)
+        if collection.spaces():
+            self._view(collection, collection.space()).now()
 
     def _view(self, collection: Collection, space: Space) -> View:
         with self._lock:
@@ -221,12 +242,12 @@ class Service:
         return vectors
 
     def index(self, name: str, *, space: str | None = None, **targets: Any) -> dict[str, Any]:
-        """Build an index: `index kind recall_at_10 p50_ms bytes build_seconds considered`. Targets: see `index.build`."""
+        """Build an index: `index kind recall_at_10 p50_ms bytes build_seconds considered`; targets as `index.build`."""
         collection = self.collection(name)
         built = build.build(collection, collection.space(space), **targets)
         return vars(built).copy()
 
-    def train(self, name: str, *, label: str, space: str | None = None, **choices: Any) -> dict[str, Any]:
+    def train(self, name: str, /, *, label: str, space: str | None = None, **choices: Any) -> dict[str, Any]:
         """Train a head from stored vectors: `head version kind space label classes n_train n_test metrics seconds`."""
         collection = self.collection(name)
         trained = train_head(collection, label=label, space=collection.space(space), **choices)
@@ -260,6 +281,11 @@ class Service:
         }
         return {"collection": name, **facts, "stale": loaded.stale(collection), "results": results}
 
+    def inputs(self, name: str, head: str, values: Sequence[str]) -> list[Query]:
+        """Say what each value is for a head: the path of a picture or of a text file, or a text."""
+        media = saved.load_head(self.collection(name), head).space.media if values else ()
+        return [input_of(value, media) for value in values]
+
     def _input_vector(self, collection: Collection, space: Space, one: Query) -> FloatMatrix:
         kind, value = one_of(one)
         if kind == "id":
@@ -282,6 +308,22 @@ class Service:
                 {"name": name, "items": collection.count(), "spaces": spaces, "heads": saved.list_heads(collection)}
             )
         return {"store": str(store.path), "collections": rows}
+
+    def columns(self, name: str) -> dict[str, str]:
+        """Return the names and types of a collection's own columns."""
+        return {
+            f.name: schema.type_name(f.type)
+            for f in self.collection(name).items.schema
+            if f.name not in schema.RESERVED
+        }
+
+    def heads(self, name: str) -> dict[str, Any]:
+        """Return the heads of a collection, with every version."""
+        return {"collection": name, "heads": saved.list_heads(self.collection(name))}
+
+    def doctor(self) -> dict[str, Any]:
+        """Check the installation, the machine and the store: `ok checks:[{name ok detail do}]`."""
+        return doctor.examine(self.settings.store)
 
     def info(self, name: str) -> dict[str, Any]:
         """Return the whole truth about one collection."""

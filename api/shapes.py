@@ -66,7 +66,8 @@ def run_json(run: Run, space: Space) -> dict[str, Any]:
         "run": run.id, "space": space.fingerprint, "encoder": space.encoder, "dim": space.dim, "found": run.found,
         "embedded": run.embedded,
         "unchanged": run.unchanged, "skipped": run.skipped, "failed": run.failed, "pruned": run.pruned,
-        "truncated": run.truncated, "reasons": dict(run.reasons), "failures": str(run.failures) if run.failures else None,
+        "truncated": run.truncated, "reasons": dict(run.reasons),
+        "failures": str(run.failures) if run.failures else None,
         "seconds": round(run.seconds, 3), "items_per_second": round(run.items_per_second, 2),
         "stages": run.stages.as_json(), "bottleneck": run.stages.bottleneck() if run.embedded else None,
     }  # fmt: skip
@@ -98,7 +99,9 @@ def input_of(value: str, media: Sequence[Medium]) -> Query:
     if suffix in TEXT_SUFFIXES and os.path.isfile(value):
         return {"text": _text_of(value)}
     if os.path.isfile(value):
-        raise UsageError(f"{value!r} is not a text file", hint=f"this reads {' and '.join(media)}; text files end in .txt or .md")
+        raise UsageError(
+            f"{value!r} is not a text file", hint=f"this reads {' and '.join(media)}; text files end in .txt or .md"
+        )
     return {"text": value}
 
 

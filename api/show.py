@@ -14,7 +14,7 @@ WIDE = ("W", "F")
 
 
 def safe(value: Any) -> str:
-    """Return a value as one line of text in which nothing controls the terminal: no escapes, line ends or bidi marks."""
+    """Return a value as one line in which nothing controls the terminal: no escapes, line ends or bidi marks."""
     text = value if isinstance(value, str) else str(value)
     if text.isprintable():
         return text
@@ -89,7 +89,7 @@ def size(n: float) -> str:
 
 
 def shares(stages: Mapping[str, float]) -> list[tuple[str, float]]:
-    """Return the stages of a run with their share of its own time, the bottleneck first; empty before it has spent any."""
+    """Return the stages of a run with their shares of its time, the bottleneck first; empty before any was spent."""
     own = {"decode": stages["wait"], "encode": stages["encode"], "write": stages["write"]}
     total = sum(own.values())
     return sorted(((name, spent / total) for name, spent in own.items()), key=lambda pair: -pair[1]) if total else []

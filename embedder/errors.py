@@ -51,15 +51,21 @@ class UsageError(PermafrostError):
 
 
 class UnknownName(UsageError):
-    """A name that does not exist here; `of` builds one with the nearest right names in its hint."""
+    """A name that does not exist here; `of` builds one with the nearest right names in its hint.
+
+    `subject` says what sort of thing was named, such as `column`, where `of` built it.
+    """
 
     status, type = 404, "not_found"
+    subject = ""
 
     @classmethod
     def of(cls, what: str, name: str, known: Iterable[str], *, where: str = "", hint: str = "") -> UnknownName:
         near = nearest(name, known)
         tip = f"did you mean {' or '.join(near)}?" if near else hint
-        return cls(f"no {what} is called {name!r}", where=where, hint=tip or hint)
+        error = cls(f"no {what} is called {name!r}", where=where, hint=tip or hint)
+        error.subject = what
+        return error
 
 
 class NothingToDo(UsageError):
@@ -134,7 +140,8 @@ class OutOfResource(PermafrostError):
 
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
-    """Return up to `n` of the `known` names that look like `name`, best first."""
-    names = sorted(set(known))
-    close = difflib.get_close_matches(name, names, n=n, cutoff=0.5)
-    return close or [other for other in names if name and (other.startswith(name) or name in other)][:n]
+    """Return up to `n` of the `known` names that look like `name`, best first; upper and lower case are the same."""
+    spelled = {other.casefold(): other for other in sorted(set(known), reverse=True)}
+    low = name.casefold()
+    close = difflib.get_close_matches(low, sorted(spelled), n=n, cutoff=0.5)
+    return [spelled[other] for other in close or [other for other in sorted(spelled) if low and low in other][:n]]

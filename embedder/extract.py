@@ -1,4 +1,4 @@
-"""The verb of this room: items in; encoded batches and named failures out, decoding overlapped with the forward pass.
+"""The verb of this room: items in; encoded batches and named failures out.
 
 Pictures are decoded in worker processes that run ahead of the forward pass. Texts are tokenised a window at a time and
 sorted by their true number of tokens, so that a batch holds little padding; they leave in another order than they came.
@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from embedder.batches import ITEM_ERRORS, Batches, Fault
 from embedder.decode.text import decode_text
 from embedder.encoder import Encoder, ImageTower, TextTower
 from embedder.pool import DecodePool
 from embedder.records import Decoded, Failure, Item, Medium, Vectors
 
-WINDOW = 1024
+WINDOW, WINDOW_ON_GPU = 4096, 16_384
+WINDOW_CHARS = 64 << 20
 IMAGES_ON_CPU, IMAGES_ON_GPU = 8, 128
 TOKENS_ON_CPU, TOKENS_ON_GPU = 2048, 32_768
+
+Prepared = tuple[Decoded, Any]
 
 
 @dataclass
 class Stages:
-    """Seconds spent in each stage. Reading and decoding pictures is summed over workers; `wait` is the time in which
-    the forward pass stood idle for them; `workers` is how many there are."""
+    """Seconds spent in each stage; `wait`, `encode` and `write` add up to the run.
+
+    `wait` is the time in which the forward pass stood idle for what comes before it: `read` (listing and reading) and
+    `decode` (decoding, tokenising), which for pictures are summed over the `workers`.
+    """
 
     read: float = 0.0
     decode: float = 0.0
@@ -37,7 +41,7 @@ class Stages:
     workers: int = 0
 
     def bottleneck(self) -> str:
-        """Return the stage on which the run spent most of its own time: decode, encode or write."""
+        """Return the stage on which the run spent most of its own time: decode (with reading), encode or write."""
         own = {"decode": self.wait, "encode": self.encode, "write": self.write}
         return max(own, key=lambda name: own[name])
 
@@ -58,6 +62,7 @@ def extract(
     """Encode items of one medium.
 
     Args:
+        items: taken as they are needed, at most a window (texts) or four batches (pictures) ahead.
         pool: decodes pictures; not needed for texts.
         batch_size: pictures in a batch, or texts at most; None takes 8 pictures or 2,048 tokens on a CPU.
         stages: where the seconds are added up.
@@ -66,34 +71,52 @@ def extract(
         `Vectors` with usable vectors only, and a `Failure` for each item that has none. No item stops another.
     """
     tower = encoder.tower(medium)
+    batches = Batches(encoder, medium)
+    listed = _listed(items, stages)
     if isinstance(tower, TextTower):
-        yield from _texts(items, encoder, tower, batch_size, stages)
+        yield from _texts(listed, tower, batches, batch_size, stages)
     elif pool is not None:
-        yield from _images(items, encoder, tower, pool, batch_size, stages)
+        yield from _images(listed, tower, batches, pool, batch_size, stages)
     else:
         raise ValueError("pictures need a pool of decoders")
 
 
+def _listed(items: Iterable[Item], stages: Stages) -> Iterator[Item]:
+    stream = iter(items)
+    while True:
+        started = time.perf_counter()
+        item = next(stream, None)
+        stages.read += time.perf_counter() - started
+        if item is None:
+            return
+        yield item
+
+
 def _images(
-    items: Iterable[Item], encoder: Encoder, tower: ImageTower, pool: DecodePool, batch_size: int | None, stages: Stages
+    items: Iterator[Item],
+    tower: ImageTower,
+    batches: Batches,
+    pool: DecodePool,
+    batch_size: int | None,
+    stages: Stages,
 ) -> Iterator[Vectors | Failure]:
-    size = batch_size or (IMAGES_ON_CPU if encoder.device == "cpu" else IMAGES_ON_GPU)
-    batch: list[Decoded] = []
-    for found in _timed(pool.map(items, tower.transform, ahead=max(64, 4 * size)), stages):
+    size = batch_size or (IMAGES_ON_CPU if batches.encoder.device == "cpu" else IMAGES_ON_GPU)
+    batch: list[Prepared] = []
+    for found in _awaited(pool.map(items, tower.transform, ahead=max(64, 4 * size)), stages):
         if isinstance(found, Failure):
             yield found
             continue
         stages.read += found.read_ms / 1000
         stages.decode += found.decode_ms / 1000
-        batch.append(found)
-        if len(batch) == size:
-            yield from _encode(encoder, "image", [(d, d.value) for d in batch], stages)
+        batch.append((found, found.value))
+        if len(batch) >= size * batches.share:
+            yield from _encode(batches, batch, stages)
             batch = []
     if batch:
-        yield from _encode(encoder, "image", [(d, d.value) for d in batch], stages)
+        yield from _encode(batches, batch, stages)
 
 
-def _timed(source: Iterator[Decoded | Failure], stages: Stages) -> Iterator[Decoded | Failure]:
+def _awaited(source: Iterator[Decoded | Failure], stages: Stages) -> Iterator[Decoded | Failure]:
     while True:
         started = time.perf_counter()
         found = next(source, None)
@@ -104,80 +127,76 @@ def _timed(source: Iterator[Decoded | Failure], stages: Stages) -> Iterator[Deco
 
 
 def _texts(
-    items: Iterable[Item], encoder: Encoder, tower: TextTower, batch_size: int | None, stages: Stages
+    items: Iterator[Item], tower: TextTower, batches: Batches, batch_size: int | None, stages: Stages
 ) -> Iterator[Vectors | Failure]:
-    budget = TOKENS_ON_CPU if encoder.device == "cpu" else TOKENS_ON_GPU
-    stream = iter(items)
-    while window := list(islice(stream, WINDOW)):
+    on_cpu = batches.encoder.device == "cpu"
+    budget, window = (TOKENS_ON_CPU, WINDOW) if on_cpu else (TOKENS_ON_GPU, WINDOW_ON_GPU)
+    while True:
         started = time.perf_counter()
-        ready: list[tuple[Decoded, Any]] = []
-        failures: list[Failure] = []
-        for item in window:
-            found = decode_text(item, tower.max_chars)
-            if isinstance(found, Failure):
-                failures.append(found)
-            else:
-                ready.append((found, tower.tokenize(found.value, "document")))
-        ready.sort(key=lambda pair: tower.length(pair[1]), reverse=True)
-        spent = time.perf_counter() - started
-        stages.decode += spent
-        stages.wait += spent
-        yield from failures
-        for batch in _budgeted(ready, tower, batch_size, budget):
-            yield from _encode(encoder, "text", batch, stages)
-
-
-def _budgeted(
-    ready: list[tuple[Decoded, Any]], tower: TextTower, batch_size: int | None, budget: int
-) -> Iterator[list[tuple[Decoded, Any]]]:
-    start = 0
-    while start < len(ready):
-        longest = max(1, tower.length(ready[start][1]))
-        size = max(1, budget // longest)
-        stop = start + min(size, batch_size or size)
-        yield ready[start:stop]
-        start = stop
-
-
-def _encode(
-    encoder: Encoder, medium: Medium, batch: Sequence[tuple[Decoded, Any]], stages: Stages
-) -> Iterator[Vectors | Failure]:
-    started = time.perf_counter()
-    first = {d.content_hash: i for i, (d, _) in reversed(list(enumerate(batch)))}
-    distinct = sorted(set(first.values()))
-    vectors: dict[int, Any] = {}
-    _forward(encoder, medium, {i: batch[i][1] for i in distinct}, vectors)
-    stages.encode += time.perf_counter() - started
-    kept: list[Decoded] = []
-    rows: list[Any] = []
-    for decoded, _ in batch:
-        found = vectors[first[decoded.content_hash]]
-        if isinstance(found, np.ndarray):
-            kept.append(replace(decoded, value=decoded.value if medium == "text" else None))
-            rows.append(found)
-        else:
-            yield _failure(decoded, *found)
-    if kept:
-        yield Vectors(tuple(kept), np.stack(rows))
-
-
-def _forward(encoder: Encoder, medium: Medium, inputs: dict[int, Any], out: dict[int, Any]) -> None:
-    """Fill `out` with a vector, or a (reason, exception, message), for each input; split a batch that fails."""
-    indices = list(inputs)
-    try:
-        vectors, good = encoder.forward(medium, list(inputs.values()))
-    except (RuntimeError, ValueError, MemoryError) as error:
-        if len(indices) == 1:
-            out[indices[0]] = ("encode_failed", type(error).__name__, str(error))
+        ready, failures = _prepared(_window(items, window), tower, stages)
+        stages.wait += time.perf_counter() - started
+        if not ready and not failures:
             return
-        half = len(indices) // 2
-        for part in (indices[:half], indices[half:]):
-            _forward(encoder, medium, {i: inputs[i] for i in part}, out)
-        return
-    for i, vector, usable in zip(indices, vectors, good, strict=True):
-        out[i] = vector if usable else ("non_finite", "ValueError", "the vector is not finite or has zero norm")
+        yield from failures
+        lengths = [max(1, tower.length(tokens)) for _, tokens in ready]
+        start = 0
+        while start < len(ready):
+            size = full_batch(lengths, start, budget, batch_size or len(ready))
+            stop = start + max(1, int(size * batches.share))
+            yield from _encode(batches, ready[start:stop], stages)
+            start = stop
 
 
-def _failure(decoded: Decoded, reason: str, exception: str, message: str) -> Failure:
-    item = decoded.item
-    return Failure(item.id, item.source, "encode", reason, exception, message, bytes=decoded.size)
+def full_batch(lengths: Sequence[int], start: int, budget: int, most: int) -> int:
+    """Return how many texts from `start` on make a batch; `lengths`, in tokens, fall.
+
+    A batch is full before it costs more than `budget` tokens with their padding, and, once it costs an eighth of that,
+    before more than a tenth of it is padding. One text may cost more.
+    """
+    longest, true = lengths[start], 0
+    for n, length in enumerate(lengths[start : start + most], 1):
+        true += length
+        cost = n * longest
+        if n > 1 and (cost > budget or (cost > budget / 8 and cost > 1.1 * true)):
+            return n - 1
+    return min(most, len(lengths) - start)
+
+
+def _window(items: Iterator[Item], size: int) -> Iterator[Item]:
+    chars = 0
+    for _ in range(size):
+        item = next(items, None)
+        if item is None:
+            return
+        yield item
+        chars += len(item.text or item.data or "")
+        if chars >= WINDOW_CHARS:
+            return
+
+
+def _prepared(items: Iterator[Item], tower: TextTower, stages: Stages) -> tuple[list[Prepared], list[Failure]]:
+    """Decode and tokenise; the texts with most tokens come first."""
+    ready: list[Prepared] = []
+    failures: list[Failure] = []
+    for item in items:
+        started = time.perf_counter()
+        found = decode_text(item, tower.max_chars)
+        if isinstance(found, Decoded):
+            stages.read += found.read_ms / 1000
+            started += found.read_ms / 1000
+            try:
+                ready.append((found, tower.tokenize(found.value, "document")))
+            except ITEM_ERRORS as error:
+                failures.append(Fault.of(error).failure(found))
+        else:
+            failures.append(found)
+        stages.decode += time.perf_counter() - started
+    ready.sort(key=lambda pair: tower.length(pair[1]), reverse=True)
+    return ready, failures
+
+
+def _encode(batches: Batches, batch: Sequence[Prepared], stages: Stages) -> Iterator[Vectors | Failure]:
+    started = time.perf_counter()
+    found = batches.encode(batch)
+    stages.encode += time.perf_counter() - started
+    yield from found

@@ -1,7 +1,12 @@
-"""Encoder names: `KIND:NAME[@REVISION][?key=value&…]`, the only spelling at every door."""
+"""Encoder names: `KIND:NAME[@REVISION][?key=value&…]`, the only spelling at every door.
+
+A character that the form needs for itself is written %XX in a name (`%40` for @, `%3F` for ?, `%25` for %); in the
+value of an option, any character may be.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
@@ -13,11 +18,13 @@ COMMON_OPTIONS = frozenset({"normalize", "dtype", "weights", "seed", "layer", "p
 IMAGE_OPTIONS = frozenset({"image_size", "fit", "background"})
 TEXT_OPTIONS = frozenset({"max_length", "query_prompt", "document_prompt"})
 DTYPES = ("float32", "bfloat16", "float16")
+WHOLE = re.compile(r"-?[0-9]{1,19}")
+SPECIAL = re.compile(r"[%?@\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class EncoderName:
-    """A parsed encoder name. `options` keep their spelling; the typed accessors below read them."""
+    """A parsed encoder name. `str()` gives the text that `parse` reads; the accessors read single options."""
 
     kind: str
     name: str
@@ -25,15 +32,15 @@ class EncoderName:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        text = f"{self.kind}:{self.name}" + (f"@{self.revision}" if self.revision else "")
-        pairs = [f"{k}={quote(v, safe='/:,.~ ')}" for k, v in sorted(self.options.items())]
+        text = f"{self.kind}:{_escaped(self.name)}" + (f"@{_escaped(self.revision)}" if self.revision else "")
+        pairs = [f"{k}={quote(v, safe='/:,.~ ', errors='surrogateescape')}" for k, v in sorted(self.options.items())]
         return text + ("?" + "&".join(pairs) if pairs else "")
 
     def allow(self, known: Iterable[str]) -> None:
-        """Refuse an option that this kind does not read, and repeat nothing silently.
+        """Refuse an option that this kind does not read.
 
         Raises:
-            UsageError: an unknown option, with the nearest known ones.
+            UnknownName: with the nearest known ones.
         """
         allowed = set(known)
         for option in self.options:
@@ -56,7 +63,7 @@ class EncoderName:
         text = self.options.get(option)
         if text is None:
             return default
-        if not text.lstrip("-").isdigit() or not low <= int(text) <= high:
+        if not WHOLE.fullmatch(text) or not low <= int(text) <= high:
             raise UsageError(f"{option} must be a whole number from {low} to {high}, not {text!r}", where=str(self))
         return int(text)
 
@@ -77,17 +84,17 @@ def parse(text: str) -> EncoderName:
         UnknownName: no encoder kind has that name.
     """
     head, _, query = text.partition("?")
-    kind, colon, name = head.partition(":")
-    if not colon or not kind or not name:
-        known = ", ".join(kinds.names("embedder.encoders"))
+    kind, colon, rest = head.partition(":")
+    name, at, revision = rest.partition("@")
+    known = kinds.names("embedder.encoders")
+    if not (colon and kind and name) or (at and not revision) or not _encodable(text):
         raise UsageError(
-            f"{text!r} is not an encoder name", hint=f"write KIND:NAME[@REVISION][?key=value]; kinds: {known}"
+            f"{text!r} is not an encoder name",
+            hint=f"write KIND:NAME[@REVISION][?key=value]; kinds: {', '.join(known)}",
         )
-    known_kinds = kinds.names("embedder.encoders")
-    if kind not in known_kinds:
-        raise UnknownName.of("encoder kind", kind, known_kinds, where=text, hint=f"kinds: {', '.join(known_kinds)}")
-    name, _, revision = name.partition("@")
-    return EncoderName(kind, name, revision or None, _options(query, text))
+    if kind not in known:
+        raise UnknownName.of("encoder kind", kind, known, where=text, hint=f"kinds: {', '.join(known)}")
+    return EncoderName(kind, _unescaped(name), _unescaped(revision) or None, _options(query, text))
 
 
 def _options(query: str, where: str) -> dict[str, str]:
@@ -97,6 +104,23 @@ def _options(query: str, where: str) -> dict[str, str]:
         if not equals or not key or not value:
             raise UsageError(f"{pair!r} is not an option", where=where, hint="write key=value, joined by &")
         if key in options:
-            raise UsageError(f"option {key!r} is given twice", where=where)
-        options[key] = unquote(value)
+            raise UsageError(f"option {key!r} is given twice", where=where, hint="give it once")
+        options[key] = _unescaped(value)
     return options
+
+
+def _escaped(text: str) -> str:
+    return SPECIAL.sub(lambda found: quote(found[0], safe="", errors="surrogateescape"), text)
+
+
+def _unescaped(text: str) -> str:
+    # a path that is not UTF-8 comes from the command line with its bytes as surrogates
+    return unquote(text, errors="surrogateescape")
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True

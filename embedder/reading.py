@@ -35,12 +35,17 @@ def read_file(path: str) -> tuple[bytes, int, int]:
     try:
         found = _read(path) or _read(path)
     except OSError as error:
-        raise _bad(f"cannot be read: {error.strerror}", _REASONS.get(error.errno or 0, "io"), path) from error
+        raise _bad(f"cannot be read: {error.strerror}", reason_of(error), path) from error
     except ValueError as error:
-        raise _bad(f"not a path: {error}", "missing", path) from error
+        raise _bad(f"not a path: {error}", reason_of(error), path) from error
     if found is None:
         raise _bad("changed twice while it was read", "changed", path, hint="run again when its writer is done")
     return found
+
+
+def reason_of(error: OSError | ValueError) -> str:
+    """Return the reason, one of those of `read_file`, why the system refused a path."""
+    return _REASONS.get(error.errno or 0, "io") if isinstance(error, OSError) else "missing"
 
 
 def _read(path: str) -> tuple[bytes, int, int] | None:

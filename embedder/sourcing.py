@@ -1,26 +1,33 @@
-"""Sources: where items come from. A kind, a file in `embedder/sources/`, offers `accepts(uri)` and `open(uri, options)`."""
+"""Sources: where items come from. A kind, a file in `embedder/sources/`, offers `accepts(uri)` and `open(uri, …)`."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 from embedder import kinds
-from embedder.errors import UsageError
+from embedder.errors import UsageError, nearest
+from embedder.reading import reason_of
 from embedder.records import Failure, Item, Medium
 
 # HEIC and JPEG XL are found so that their files are named among the failures, not passed over
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .gif .tif .tiff .bmp .avif .heic .heif .jxl".split())
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif"}
+    | {".heic", ".heif", ".jxl"}
+)
+READS = "a folder, or a csv, tsv, jsonl or parquet file"
 
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What a user may say of a source. `media` None means: find out."""
+    """What a user may say of a source. `media` None means: find out. `label_levels`: how many folders make a label."""
 
     media: Medium | None = None
     content_column: str | None = None
     id_column: str | None = None
+    label_levels: int | None = None
 
 
 class Source(Protocol):
@@ -55,13 +62,35 @@ def open_source(uri: str, options: SourceOptions | None = None) -> Source:
     """Open a source by path.
 
     Raises:
-        UsageError: nothing is there, or no kind reads it.
+        UsageError: nothing is there, or no kind reads it; the nearest names are in the hint.
+        NothingToDo: it is empty.
     """
     for name in kinds.names("embedder.sources"):
         kind = cast(SourceKind, kinds.load("embedder.sources", name))
         if kind.accepts(uri):
             return kind.open(uri, options or SourceOptions())
-    known = ", ".join(kinds.names("embedder.sources"))
-    raise UsageError(
-        f"cannot read {uri!r} as a source", hint=f"give an existing folder, or a csv, jsonl or parquet file ({known})"
-    )
+    raise _unreadable_source(uri)
+
+
+def unreadable(id: str, source: str, error: OSError | ValueError) -> Failure:
+    """Return the failure of an item whose file the system refuses to show; `source` is its path, encoded."""
+    why = error.strerror if isinstance(error, OSError) else str(error)
+    return Failure(id, source, "read", reason_of(error), type(error).__name__, f"{why}: {source}")
+
+
+def _unreadable_source(uri: str) -> UsageError:
+    if os.path.lexists(uri):
+        return UsageError(f"no kind of source reads {uri!r}", hint=f"give {READS}")
+    if "://" in uri:
+        return UsageError(f"{uri!r} is not on this machine", hint=f"fetch it first, then give {READS}")
+    folder, name = os.path.split(os.path.abspath(uri))
+    near = nearest(name, _names_in(folder)) if uri else []
+    hint = f"did you mean {' or '.join(near)}?" if near else f"give an existing path: {READS}"
+    return UsageError(f"there is nothing at {uri!r}", where=f"looked in {folder}", hint=hint)
+
+
+def _names_in(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (OSError, ValueError):
+        return []

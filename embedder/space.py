@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from embedder.errors import Damaged, SpaceMismatch
 from embedder.records import MEDIA, Medium
 
 SPACE_VERSION = 1
+ABSENT = object()
 
 
 def canonical_json(value: Any) -> str:
@@ -20,6 +21,7 @@ def canonical_json(value: Any) -> str:
 
     Raises:
         ValueError: NaN or infinity.
+        TypeError: something that JSON does not have.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -74,20 +76,25 @@ class Space:
         """Rebuild a Space and check it against the fingerprint stored beside it.
 
         Raises:
-            Damaged: a field is missing, or the record and its fingerprint do not agree.
+            Damaged: a field is missing or has no sense, or the record and its fingerprint do not agree.
         """
         try:
-            media = tuple(m for m in MEDIA if m in record["media"])
+            media = tuple(record["media"])
+            if unknown := set(media) - set(MEDIA):
+                raise ValueError(f"no medium is called {', '.join(sorted(map(str, unknown)))}")
             space = cls(
-                encoder=str(record["encoder"]), dim=int(record["dim"]), media=media, identity=record["identity"],
-                provenance=record.get("provenance", {}), metric=str(record["metric"]),
+                encoder=str(record["encoder"]), dim=record["dim"], media=media,
+                identity=dict(record["identity"]), provenance=dict(record.get("provenance", {})),
+                metric=record["metric"],
             )  # fmt: skip
-            stored = record["fingerprint"]
-        except (KeyError, TypeError) as error:
+            made, stored = space.fingerprint, record["fingerprint"]
+        except KeyError as error:
             raise Damaged(f"a stored Space lacks {error}", hint="restore it from a backup, or embed again") from error
-        if space.fingerprint != stored:
+        except (TypeError, ValueError) as error:
+            raise Damaged(f"a stored Space cannot be read: {error}", hint="restore it from a backup") from error
+        if made != stored:
             raise Damaged(
-                f"a stored Space says {stored} but its fields make {space.fingerprint}",
+                f"a stored Space says {stored} but its fields make {made}",
                 hint="its record was edited or damaged; embed again into a new collection",
             )
         return space
@@ -102,27 +109,23 @@ class Space:
             return
         raise SpaceMismatch(
             f"{what} is of Space {other}, not of {self}",
-            where=f"differs in: {', '.join(differences(self, other)) or 'media'}",
+            where=f"differs in: {', '.join(differences(self, other))}",
             hint="use the encoder of this Space, or embed the collection with the other one first",
         )  # fmt: skip
 
 
 def differences(a: Space, b: Space) -> list[str]:
-    """Return the names of the facts in which two Spaces differ, such as `dim` or `image.mean`."""
+    """Return the names of the facts in which two Spaces differ, such as `dim` or `image.mean`; none if they are one."""
     found = [name for name in ("dim", "metric") if getattr(a, name) != getattr(b, name)]
-    return found + [name for name, one, two in _walk(a.identity, b.identity, "") if one != two]
+    if sorted(a.media) != sorted(b.media):
+        found.append("media")
+    return found + list(_differing(a.identity, b.identity, ""))
 
 
-def _walk(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str) -> list[tuple[str, Any, Any]]:
-    rows: list[tuple[str, Any, Any]] = []
+def _differing(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str) -> Iterator[str]:
     for key in sorted({*a, *b}):
-        one, two = a.get(key), b.get(key)
+        one, two = a.get(key, ABSENT), b.get(key, ABSENT)
         if isinstance(one, Mapping) and isinstance(two, Mapping):
-            rows += _walk(one, two, f"{prefix}{key}.")
-        else:
-            rows.append((f"{prefix}{key}", _plain(one), _plain(two)))
-    return rows
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+            yield from _differing(one, two, f"{prefix}{key}.")
+        elif one is ABSENT or two is ABSENT or canonical_json(one) != canonical_json(two):
+            yield f"{prefix}{key}"

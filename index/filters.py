@@ -87,8 +87,12 @@ def from_json(form: Mapping[str, Any]) -> Filter:
 
 def read(form: str | Mapping[str, Any]) -> Filter:
     """Read either form, and refuse a filter of more than 64 nodes."""
-    tree = parse(form) if isinstance(form, str) else from_json(form)
-    if _size(tree) > MAX_NODES:
+    try:
+        tree = parse(form) if isinstance(form, str) else from_json(form)
+        size = _size(tree)
+    except RecursionError:
+        raise UsageError("the filter is nested too deeply", hint=f"it may have {MAX_NODES} conditions") from None
+    if size > MAX_NODES:
         raise UsageError(f"the filter has more than {MAX_NODES} conditions", hint="use IN for a list of values")
     return tree
 

@@ -54,7 +54,10 @@ class IngestOptions:
 
 @dataclass
 class Run:
-    """One extraction, as it goes and when it is done. found = embedded + unchanged + skipped + failed."""
+    """One extraction, as it goes and when it is done. found = embedded + unchanged + skipped + failed.
+
+    `pending` counts vectors that were made and wait for the next commit.
+    """
 
     id: str
     found: int = 0
@@ -64,6 +67,7 @@ class Run:
     failed: int = 0
     pruned: int = 0
     truncated: int = 0
+    pending: int = 0
     total: int | None = None
     reasons: Counter[str] = field(default_factory=Counter)
     stages: Stages = field(default_factory=Stages)
@@ -197,6 +201,7 @@ class _Ingest:
         self.batch += result.decoded
         self.arrays.append(result.array)
         self.run.truncated += sum(d.truncated for d in result.decoded)
+        self.run.pending = len(self.batch)
         self._commit_when_full()
 
     def _commit_when_full(self) -> None:
@@ -210,6 +215,7 @@ class _Ingest:
         # taken out first: a commit that is interrupted must not be tried again with what it may have stored
         batch, arrays, relabelled = self.batch, self.arrays, self.relabelled
         self.batch, self.arrays, self.relabelled = [], [], []
+        self.run.pending = 0
         if batch:
             before = len(self.known.embedded)
             commit.commit(self.collection, self.encoder.space, self.known, batch, np.concatenate(arrays))

@@ -53,7 +53,7 @@ def describe(collection: Collection) -> dict[str, Any]:
         "aliases": settings["aliases"], "roots": settings["roots"],
         "edits": int(collection.table(schema.EDITS).count_rows()),
         "fragments": items.stats()["fragment_stats"]["num_fragments"], "version": int(items.version),
-        "bytes": _bytes(collection.path), "busy": _busy(collection),
+        "bytes": _bytes(collection.path), "busy": busy(collection),
     }  # fmt: skip
 
 
@@ -177,6 +177,7 @@ def _bytes(folder: Path) -> int:
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
 
 
-def _busy(collection: Collection) -> list[str]:
+def busy(collection: Collection) -> list[str]:
+    """Return what of a collection is leased by a live process: fingerprints of Spaces, `index-…`, `delete`."""
     locks = collection.path / "locks"
     return sorted(p.stem for p in locks.glob("*.lock") if p.stem not in ("commit", "settings") and files.is_leased(p))

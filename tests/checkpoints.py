@@ -89,30 +89,32 @@ def open_clip_folder(
     return folder
 
 
+COMMON = ("weights=random", "weights=random&seed=1", "normalize=false", "dtype=bfloat16")
+
+
 def _bundled(folder: Path) -> Example:
+    texts = dict.fromkeys(("max_length", "query_prompt", "document_prompt"), "for texts: see test_encoder_bundled")
     return Example(
-        "bundled:efficientnet_lite0",
-        ("weights=random", "normalize=false", "dtype=bfloat16", "weights=random&seed=1", "pooling=max", "pooling=gem", "fit=pad",
-         "fit=squash", "background=black", "image_size=192"),
-        {"layer": "320-d or less", "max_length": "texts", "query_prompt": "texts", "document_prompt": "texts"},
-    )  # fmt: skip
+        "bundled:efficientnet_lite0?image_size=96",
+        (*COMMON, "pooling=max", "pooling=gem", "fit=pad", "fit=squash", "background=black"),
+        {**texts, "layer": "no layer is as wide as the head", "image_size": "in the name, to be quick"},
+    )
 
 
 def _timm(folder: Path) -> Example:
     return Example(
         f"timm:local-dir:{timm_folder(folder)}",
-        ("weights=random", "normalize=false", "dtype=bfloat16", "dtype=float16", "weights=random&seed=1", "pooling=max", "fit=pad",
-         "fit=squash", "background=1,2,3", "image_size=96"),
-        {"layer": "no layer of this one is as wide as its head"},
-    )  # fmt: skip
+        (*COMMON, "dtype=float16", "pooling=max", "fit=pad", "fit=squash", "background=1,2,3", "image_size=96"),
+        {"layer": "no layer is as wide as the head"},
+    )
 
 
 def _open_clip(folder: Path) -> Example:
+    prompts = ("query_prompt=a", "document_prompt=a photo of a ")
     return Example(
         f"open_clip:local-dir:{open_clip_folder(folder)}",
-        ("weights=random", "normalize=false", "dtype=bfloat16", "weights=random&seed=1", "fit=squash", "background=black",
-         "image_size=64", "query_prompt=a", "document_prompt=a photo of a "),
-    )  # fmt: skip
+        (*COMMON, "fit=squash", "background=black", "image_size=64", *prompts),
+    )
 
 
 def _hashing(folder: Path) -> Example:

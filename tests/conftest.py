@@ -1,4 +1,4 @@
-"""What every test runs under: a clean environment, no network but loopback, one thread for FAISS."""
+"""What every test runs under: a clean environment, no network but loopback, one thread for torch and FAISS."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 from collections.abc import Iterator
 
 import pytest
+
+# set before torch and FAISS are imported: their threads wait for each other busily when tests run side by side
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -1,1 +1,1 @@
-"""Verbs of the command line: a file here is a verb. Its `run` parses nothing, prints nothing, and returns a `Result`."""
+"""Verbs of the command line: a file here is a verb. Its `run` prints nothing and returns a `Result`."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import typer
-
-from api import show
+from api import options, show
 from api.calls import Call, Result
+from api.options import argument, option
 from embedder.errors import UsageError
 
 RUNNERS_UP = 2
@@ -16,16 +15,21 @@ RUNNERS_UP = 2
 
 def run(
     call: Call,
-    head: Annotated[str, typer.Argument(metavar="C/HEAD[@VERSION]", help="The collection and the head.")],
-    items: Annotated[list[str] | None, typer.Argument(metavar="ITEM...", help="Paths of pictures or text files, or texts.", show_default=False)] = None,
-    id: Annotated[list[str] | None, typer.Option(metavar="ID", help="A stored item; may be repeated.", show_default=False)] = None,
-    k: Annotated[int | None, typer.Option("-k", "--top", min=1, help="Only the k most probable classes of each.", show_default=False)] = None,
-    device: Annotated[str | None, typer.Option(metavar="D", help="auto, cpu, cuda or cuda:N.")] = None,
+    head: Annotated[str, argument("C/HEAD[@VERSION]", "The collection and the head.")],
+    items: Annotated[list[str] | None, argument("ITEM...", "Paths of pictures or text files, or texts.")] = None,
+    id: options.Ids = None,
+    k: Annotated[
+        int | None, option("Only the k most probable classes of each.", "-k", "--top", metavar="N", min=1)
+    ] = None,
+    device: options.Device = None,
 ) -> Result:
-    """Classify pictures, texts or stored items with a head."""
+    """Predict labels with a head.
+
+    Items are paths of pictures or text files, or texts; --id takes stored items, which are not encoded again.
+    """
     collection, slash, name = head.partition("/")
     if not slash or not collection or not name:
-        raise UsageError(f"{head!r} is not a head", where="permafrost classify", hint="write COLLECTION/HEAD or COLLECTION/HEAD@VERSION")
+        raise UsageError(f"{head!r} is not a head", where="permafrost classify", hint="write C/HEAD or C/HEAD@VERSION")
     with call.service(device=device) as service:
         inputs = [*service.inputs(collection, name, items or ()), *({"id": one} for one in id or ())]
         found = service.classify(collection, name, inputs, top_k=k)
@@ -38,7 +42,8 @@ def text(found: Mapping[str, Any]) -> str:
     for one in found["results"]:
         ranked = sorted(one["probabilities"].items(), key=lambda pair: -pair[1])
         others = ", ".join(f"{show.safe(name)} {p:.3f}" for name, p in ranked[1 : 1 + RUNNERS_UP])
-        rows.append([show.safe(one["input"]), show.safe(one["label"]), f"{ranked[0][1]:.3f}" + (f"  ({others})" if others else "")])
+        sure = f"{ranked[0][1]:.3f}" + (f"  ({others})" if others else "")
+        rows.append([show.safe(one["input"]), show.safe(one["label"]), sure])
     room = show.columns()
     return "\n".join(show.cut(line, room) for line in show.aligned(rows))
 

@@ -5,22 +5,24 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import typer
-
-from api import show
+from api import options, show
 from api.calls import Call, Result
+from api.options import option
 from embedder.errors import Refused, UsageError
 
 
 def run(
     call: Call,
-    collection: Annotated[str, typer.Argument(metavar="C", help="The collection.")],
-    id: Annotated[list[str] | None, typer.Option(metavar="ID", help="An item to delete; may be repeated.", show_default=False)] = None,
-    where: Annotated[str | None, typer.Option(metavar="SQL", help="Delete the items that pass this filter.")] = None,
-    all: Annotated[bool, typer.Option("--all", help="Delete the collection itself, with its heads and indexes.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --all.")] = False,
+    collection: options.Name,
+    id: options.Ids = None,
+    where: options.Where = None,
+    all: Annotated[bool, option("The collection itself, with its heads and indexes.", "--all")] = False,
+    yes: Annotated[bool, option("Do not ask before --all.", "--yes", "-y")] = False,
 ) -> Result:
-    """Delete items, or with --all the whole collection; they leave every answer at once."""
+    """Delete items, or a whole collection.
+
+    They leave every answer at once.
+    """
     ways = [name for name, given in (("--id", id), ("--where", where), ("--all", all)) if given]
     if len(ways) != 1:
         said = " and ".join(ways) or "nothing"

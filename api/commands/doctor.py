@@ -10,7 +10,10 @@ from api.calls import Call, Result
 
 
 def run(call: Call) -> Result:
-    """Check the installation, the machine and the store; exit 1 where something is wrong."""
+    """Check the installation, the machine and the store.
+
+    The exit code is 1 where something is wrong.
+    """
     with call.service() as service:
         found = service.doctor()
     return Result(found, text(found), exit_code=0 if found["ok"] else 1)
@@ -19,9 +22,9 @@ def run(call: Call) -> Result:
 def text(found: Mapping[str, Any]) -> str:
     """Return one line a check, and under a failed one what to do."""
     rows = [["ok" if c["ok"] else "WRONG", c["name"], show.safe(c["detail"])] for c in found["checks"]]
-    lines = []
+    lines, room = [], show.columns()
     for line, check in zip(show.aligned(rows), found["checks"], strict=True):
-        lines.append(line)
+        lines.append(show.cut(line, room))
         if not check["ok"]:
             lines.append(f"       do: {show.safe(check['do'])}")
     return "\n".join(lines)

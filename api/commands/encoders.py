@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from api import show
 from api.calls import Call, Result
+from api.options import argument
 from embedder.errors import NothingToDo
 
 
 def run(
     call: Call,
-    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Only names that contain this.", show_default=False)] = "",
+    pattern: Annotated[str, argument("PATTERN", "Only names that contain this.")] = "",
 ) -> Result:
-    """List the names of encoders, those that need no download first within each kind."""
+    """List the encoders that can be asked for here."""
     from embedder.encoder import catalogue
 
     names = catalogue(pattern)

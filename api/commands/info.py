@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from api import show
+from api import options, show
 from api.calls import Call, Result
 
 
-def run(call: Call, collection: Annotated[str, typer.Argument(metavar="C", help="The collection.")]) -> Result:
-    """Show a collection's items, columns, Spaces, indexes and heads, as they are now."""
+def run(call: Call, collection: options.Name) -> Result:
+    """Show all about one collection.
+
+    Its items, columns, Spaces, indexes and heads, as they are now.
+    """
     with call.service() as service:
         found = service.info(collection)
     return Result(found, text(found))
@@ -21,7 +22,10 @@ def run(call: Call, collection: Annotated[str, typer.Argument(metavar="C", help=
 def text(found: Mapping[str, Any]) -> str:
     """Return the collection as blocks: itself, then each Space."""
     facts = [
-        ("items", f"{show.count(found['items'])} in {show.count(found['fragments'], 'fragment')}, version {found['version']}"),
+        (
+            "items",
+            f"{show.count(found['items'])} in {show.count(found['fragments'], 'fragment')}, version {found['version']}",
+        ),
         ("bytes", show.size(found["bytes"])),
         ("columns", ", ".join(f"{show.safe(name)} {kind}" for name, kind in found["columns"].items())),
         ("edits", show.count(found["edits"]) if found["edits"] else ""),
@@ -35,7 +39,8 @@ def text(found: Mapping[str, Any]) -> str:
 
 def _space(space: Mapping[str, Any]) -> str:
     index = space["index"]
-    vectors = f"{show.count(space['vectors'])}, {show.count(space['missing'], 'item')} without, {show.count(space['dead'])} dead"
+    counts = f"{show.count(space['vectors'])}, {show.count(space['missing'], 'item')} without"
+    vectors = f"{counts}, {show.count(space['dead'])} dead"
     facts = [
         ("encoder", show.safe(space["encoder"])),
         ("vectors", f"{vectors}; {space['dim']}-d, {' and '.join(space['media'])}"),

@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-import typer
-
-from api import show
+from api import options, show
 from api.calls import Call, Result
+from api.options import option
 from api.pairs import pairs
 
 
 def run(
     call: Call,
-    collection: Annotated[str, typer.Argument(metavar="C", help="The collection.")],
-    id: Annotated[str, typer.Option(metavar="ID", help="The item.")],
-    set: Annotated[list[str], typer.Option(metavar="X=V", help="A column and its value; may be repeated.")],
-    by: Annotated[str, typer.Option(metavar="NAME", help="Who says so; kept with the edit.")] = "cli",
+    collection: options.Name,
+    id: Annotated[str, option("The item.", metavar="ID")],
+    set: Annotated[list[str], option("A column and its value; may be repeated.", metavar="X=V")],
+    by: Annotated[str, option("Who says so; kept with the edit.", metavar="NAME", show_default=True)] = "cli",
 ) -> Result:
-    """Set columns of one item by hand; running embed again does not revert them."""
+    """Set a label or another column of one item by hand.
+
+    Running embed again does not revert it.
+    """
     with call.service() as service:
         kinds = service.columns(collection)
         values = {name: _typed(value, kinds.get(name)) for name, value in pairs(set, "--set X=V").items()}

@@ -10,7 +10,7 @@ from api.calls import Call, Result
 
 
 def run(call: Call) -> Result:
-    """List the collections of the store, with their items, Spaces and heads."""
+    """List the collections of the store."""
     with call.service() as service:
         found = service.ls()
     rows = found["collections"]

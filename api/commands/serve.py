@@ -5,18 +5,23 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import typer
-
+from api import options
 from api.calls import Call, Result
+from api.options import option
 
 
 def run(
     call: Call,
-    host: Annotated[str, typer.Option(metavar="HOST", help="A loopback address.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65_535, help="The port; 0 takes a free one.")] = 8765,
-    device: Annotated[str | None, typer.Option(metavar="D", help="auto, cpu, cuda or cuda:N.")] = None,
+    host: Annotated[str, option("A loopback address.", metavar="HOST", show_default=True)] = "127.0.0.1",
+    port: Annotated[
+        int, option("The port; 0 takes a free one.", metavar="PORT", min=0, max=65_535, show_default=True)
+    ] = 8765,
+    device: options.Device = None,
 ) -> Result:
-    """Serve the store over HTTP until Ctrl-C or SIGTERM; requests under way are finished."""
+    """Serve the store over HTTP.
+
+    Until Ctrl-C or SIGTERM; requests under way are finished. There are no keys yet, so only this machine is served.
+    """
     from api.server import check_host, serve
 
     check_host(host)

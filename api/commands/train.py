@@ -5,27 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import typer
-
-from api import show
+from api import options, show
 from api.calls import Call, Result
+from api.options import option
 
 SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece", "majority")
 
 
 def run(
     call: Call,
-    collection: Annotated[str, typer.Argument(metavar="C", help="The collection.")],
-    label: Annotated[str, typer.Option(metavar="X", help="The column to predict.")],
-    head: Annotated[str, typer.Option(metavar="KIND", help="The kind of head.")] = "linear",
-    space: Annotated[str | None, typer.Option(metavar="S", help="The Space: an alias, a fingerprint, or an encoder's name.")] = None,
-    name: Annotated[str | None, typer.Option(metavar="H", help="The head's name; the label's, without one.")] = None,
-    split: Annotated[str | None, typer.Option(metavar="X", help="A column that says train or test.")] = None,
-    where: Annotated[str | None, typer.Option(metavar="SQL", help="Only items that pass.")] = None,
-    min_class_size: Annotated[int, typer.Option(min=1, help="Leave out classes that have fewer items.")] = 2,
-    seed: Annotated[int, typer.Option(help="For the split and the fit.")] = 0,
+    collection: options.Name,
+    label: Annotated[str, option("The column to predict.", metavar="X")],
+    head: Annotated[str, option("The kind of head.", metavar="KIND", show_default=True)] = "linear",
+    space: options.Space = None,
+    name: Annotated[str | None, option("The head's name; the label's, without one.", metavar="H")] = None,
+    split: Annotated[str | None, option("A column that says train or test.", metavar="X")] = None,
+    where: options.Where = None,
+    min_class_size: Annotated[
+        int, option("Leave out classes that have fewer.", metavar="N", min=1, show_default=True)
+    ] = 2,
+    seed: Annotated[int, option("For the split and the fit.", metavar="N", show_default=True)] = 0,
 ) -> Result:
-    """Train a head on stored vectors and save it under a new version; nothing is embedded."""
+    """Train a head on stored vectors.
+
+    Nothing is embedded; the head is saved under a new version.
+    """
     with call.service() as service:
         trained = service.train(
             collection, label=label, kind=head, space=space, name=name, split=split, where=where,
@@ -37,7 +41,9 @@ def run(
 def text(collection: str, trained: Mapping[str, Any]) -> str:
     """Return the head's name, what it was trained on, and its metrics with their intervals."""
     metrics = trained["metrics"]
-    title = f"{collection}/{trained['head']}@{trained['version']}: {trained['kind']} in {show.duration(trained['seconds'])}"
+    title = (
+        f"{collection}/{trained['head']}@{trained['version']}: {trained['kind']} in {show.duration(trained['seconds'])}"
+    )
     facts = [
         ("label", f"{show.safe(trained['label'])}, {show.count(len(trained['classes']))} classes"),
         ("items", f"{show.count(trained['n_train'])} to train on, {show.count(trained['n_test'])} to test on"),

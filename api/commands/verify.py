@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import typer
-
-from api import show
+from api import options, show
 from api.calls import Call, Result
+from api.options import option
 
 SHOWN = 20
 
 
 def run(
     call: Call,
-    collection: Annotated[str, typer.Argument(metavar="C", help="The collection.")],
-    mend: Annotated[bool, typer.Option("--mend", help="Remove damaged vectors, so that the next embed makes them again.")] = False,
+    collection: options.Name,
+    mend: Annotated[bool, option("Remove damaged vectors, so that the next embed makes them again.", "--mend")] = False,
 ) -> Result:
-    """Check every row and file against its checksum; exit 1 where something is wrong."""
+    """Check every row and file against its checksum.
+
+    The exit code is 1 where something is wrong.
+    """
     with call.service() as service:
         found = service.verify(collection, mend=mend)
     return Result(found, text(found), exit_code=0 if found["ok"] else 1)
@@ -33,7 +35,11 @@ def text(found: Mapping[str, Any]) -> str:
     lines = [f"{found['collection']}: {checked}, {show.count(len(problems), 'problem')}"]
     for problem in problems[:SHOWN]:
         item = f", item {show.safe(problem['id'])}" if problem["id"] is not None else ""
-        lines += [f"  {show.safe(problem['what'])}", f"    where: {show.safe(problem['where'])}{item}", f"    do:    {show.safe(problem['do'])}"]
+        lines += [
+            f"  {show.safe(problem['what'])}",
+            f"    where: {show.safe(problem['where'])}{item}",
+            f"    do:    {show.safe(problem['do'])}",
+        ]
     if len(problems) > SHOWN:
         lines.append(f"  and {show.count(len(problems) - SHOWN)} more: --json shows all")
     if found["mended"]:

@@ -1,1 +1,1 @@
-"""One file per resource; a file with a `router` is a route."""
+"""Routes of the HTTP service: a file here with a `router` is a route; they are plain functions, run in threads."""

@@ -1,1 +1,1 @@
-"""From bytes to pixels or a string; one file per medium."""
+"""From bytes to pixels or a string: one file per medium, and the process in which pictures are decoded."""

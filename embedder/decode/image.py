@@ -36,11 +36,12 @@ from PIL import (
 from embedder.decode import sniff
 from embedder.errors import Undecodable, UsageError
 
-# imported for what they register; Pillow finds WebP, TIFF and AVIF by file extension only, and bytes have none
-PLUGINS = (
-    JpegImagePlugin, PngImagePlugin, WebPImagePlugin, GifImagePlugin, TiffImagePlugin, BmpImagePlugin, AvifImagePlugin,
-)  # fmt: skip
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
+# Pillow finds WebP, TIFF and AVIF by file extension only, and bytes have none: importing a plugin registers it
+PLUGINS = {
+    "JPEG": JpegImagePlugin, "PNG": PngImagePlugin, "WEBP": WebPImagePlugin, "GIF": GifImagePlugin,
+    "TIFF": TiffImagePlugin, "BMP": BmpImagePlugin, "AVIF": AvifImagePlugin,
+}  # fmt: skip
+FORMATS = tuple(PLUGINS)
 MAX_PIXELS = 50_000_000
 MODES = frozenset({"1", "L", "P", "RGB", "LA", "La", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"})
 KEYED = frozenset({"1", "L", "P", "RGB"})

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,13 +63,9 @@ class WorkerProcess:
         """
         # -P: the current folder is the user's, and may hold a file called like one of our imports
         command = [sys.executable, "-P", "-c", BOOT, ROOT, *map(str, astuple(limits))]
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by `close`
         try:
-            self._process = subprocess.Popen(  # noqa: S603  our own interpreter and arguments
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, bufsize=0, process_group=0
-            )
+            self._log, self._process = _start(command)
         except OSError as error:
-            self._log.close()
             raise OutOfResource(f"cannot start a decode worker: {error}", hint="use fewer workers") from error
         if self._process.stdin is None or self._process.stdout is None:
             raise AssertionError("both were asked to be pipes")
@@ -154,13 +150,13 @@ class WorkerProcess:
                 raise self._died() from None
 
     def _receive(self, deadline: float, body_bytes: int) -> tuple[dict[str, Any], NDArray[np.uint8]]:
-        lengths = frames.LENGTHS.unpack(self._exactly(frames.LENGTHS.size, deadline))
+        lengths = frames.LENGTHS.unpack(self._exactly(frames.LENGTHS.size, deadline).data)
         if lengths[0] > frames.MAX_HEADER or lengths[1] not in (0, body_bytes):
-            raise self._died("its answer makes no sense")
+            raise self._died("gave an answer that makes no sense")
         try:
             header: dict[str, Any] = json.loads(self._exactly(lengths[0], deadline).tobytes())
         except ValueError:
-            raise self._died("its answer makes no sense") from None
+            raise self._died("gave an answer that makes no sense") from None
         return header, self._exactly(lengths[1], deadline)
 
     def _exactly(self, size: int, deadline: float) -> NDArray[np.uint8]:
@@ -191,13 +187,24 @@ class WorkerProcess:
         if code == -signal.SIGALRM:
             return _lost(f"no answer in {self._timeout_s:g} s", "timeout")
         if not how:
-            how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         return _lost(": ".join(filter(None, (f"the decoder {how}", self._last_words()))), "worker_died")
 
     def _last_words(self) -> str:
         size = os.fstat(self._log.fileno()).st_size
         tail = os.pread(self._log.fileno(), TAIL_BYTES, max(0, size - TAIL_BYTES)).decode("utf-8", "replace").strip()
         return tail.rsplit("\n", 1)[-1]
+
+
+def _start(command: list[str]) -> tuple[IO[bytes], subprocess.Popen[bytes]]:
+    log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the worker
+    try:
+        return log, subprocess.Popen(  # noqa: S603  our own interpreter and arguments
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, bufsize=0, process_group=0
+        )
+    except OSError:
+        log.close()
+        raise
 
 
 def _lost(what: str, reason: str) -> Undecodable:

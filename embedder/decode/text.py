@@ -34,7 +34,7 @@ def decode_text(item: Item, max_chars: int) -> Decoded | Failure:
     `empty_text`, `bad_unicode` (with the offset of the first bad byte or character), or one of `reading.read_file`.
     """
     started = perf_counter()
-    size, mtime_ns = item.size, item.mtime_ns
+    size, mtime_ns = item.size if item.data is None else len(item.data), item.mtime_ns
     try:
         if item.text is None:
             data, mtime_ns = _bytes(item)
@@ -65,7 +65,7 @@ def _bytes(item: Item) -> tuple[bytes, int | None]:
 
 def _text(data: bytes) -> str:
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         wide = "it looks like UTF-16 or UTF-32: " if data.startswith(UTF_16_32) else ""
         raise _bad(f"not UTF-8: {error.reason} at byte {error.start}", f"{wide}convert it to UTF-8") from error

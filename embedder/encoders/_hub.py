@@ -48,8 +48,8 @@ def fetch(
         if revision and COMMIT.fullmatch(revision):
             try:
                 return _fetch(repo, revision, required, optional, local=True)
-            except LocalEntryNotFoundError:
-                pass  # a commit never changes, so the cache is asked before the network
+            except (LocalEntryNotFoundError, EncoderError):
+                pass  # a commit never changes, so the cache is asked first; what it lacks or spoiled is fetched
         return _fetch(repo, revision, required, optional, local=not reachable())
     except LocalEntryNotFoundError as error:
         raise EncoderError(

@@ -123,6 +123,8 @@ def _by_name(name: EncoderName, chosen: Settings) -> Source:
         )  # fmt: skip
     quick = bool(declared and declared.get("quick_gelu"))
     if chosen.path is not None:
+        if name.revision:
+            raise UsageError("a revision is of the hub, and weights= is a file here", where=str(name))
         return _with_weights(name, model, tags, declared, quick, chosen.path, chosen)
     if chosen.seed is not None:
         return Source(model, None, declared, quick)

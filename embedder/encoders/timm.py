@@ -16,7 +16,7 @@ from embedder.encoders import _hub
 from embedder.encoders._common import OFFLINE_HINT, Settings, settings
 from embedder.encoders._declared import require
 from embedder.encoders._files import find_weights, read_json
-from embedder.errors import EncoderError, MissingFact, UnknownName
+from embedder.errors import EncoderError, MissingFact, UnknownName, UsageError
 from embedder.naming import COMMON_OPTIONS, IMAGE_OPTIONS, EncoderName
 
 OPTIONS = COMMON_OPTIONS | IMAGE_OPTIONS
@@ -80,6 +80,8 @@ def _by_name(name: EncoderName, chosen: Settings) -> Source:
         tags = [known for known in list_pretrained() if known.partition(".")[0] == architecture]
         raise UnknownName.of("timm tag", name.name, tags, where=str(name), hint=", ".join(tags)) from error
     if chosen.path is not None:
+        if name.revision:
+            raise UsageError("a revision is of the hub, and weights= is a file here", where=str(name))
         return _with_weights(name, architecture, tag, declared, chosen.path, chosen)
     if chosen.seed is not None:
         return Source(name.name, None, bool(declared.fixed_input_size), str(declared.license or "unknown"))
@@ -96,24 +98,24 @@ def _with_weights(
     name: EncoderName, architecture: str, tag: str, declared: Any, path: Path, chosen: Settings
 ) -> Source:
     folder = path if path.is_dir() else path.parent
-    if (folder / "config.json").is_file() or path.is_dir():
-        source = _in_folder(folder, chosen, path)
-        found = str(read_json(folder / "config.json").get("architecture"))
-        if found != architecture:
-            raise EncoderError(
-                f"{folder / 'config.json'} describes {found}, not {architecture}", hint=f"write timm:local-dir:{folder}"
-            )
-        return source
-    if not tag:
+    if path.is_file() and tag:
+        return Source(
+            name.name, path, bool(declared.fixed_input_size), "unknown", classifier=_first(declared.classifier)
+        )
+    if path.is_file() and not (folder / "config.json").is_file():
         raise MissingFact(
             f"nothing says how pictures are made for {path.name}: an architecture alone does not",
             where=str(name),
             hint=f"name the tag whose preprocessing it was trained with (timm:{architecture}.{declared.tag or 'TAG'}"
             "?weights=…), or put timm's config.json beside the file",
         )
-    return Source(
-        name.name, path, bool(declared.fixed_input_size), "unknown", classifier=_first(declared.classifier)
-    )  # fmt: skip
+    source = _in_folder(folder, chosen, path)
+    found = str(read_json(folder / "config.json").get("architecture"))
+    if found != architecture:
+        raise EncoderError(
+            f"{folder / 'config.json'} describes {found}, not {architecture}", hint=f"write timm:local-dir:{folder}"
+        )
+    return source
 
 
 def _on_hub(repo: str, revision: str | None, chosen: Settings) -> Source:

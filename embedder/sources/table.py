@@ -10,28 +10,35 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from embedder.errors import UnknownName, UsageError
-from embedder.records import Failure, Item, Medium
-from embedder.sources._rows import BadRow, Types, convert, rows
+from embedder.errors import NothingToDo, UnknownName, UsageError
+from embedder.records import Failure, Item
+from embedder.sources import _content, _csv, _jsonl, _parquet
+from embedder.sources._rows import BadRow, Row
+from embedder.sources._types import Types, as_text, convert
 from embedder.sources.folder import encoded
-from embedder.sourcing import IMAGE_SUFFIXES, Source, SourceOptions
+from embedder.sourcing import Source, SourceOptions, unreadable
 
-SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
-TEXT_NAMES = ("text", "content", "caption", "sentence", "document", "body", "description", "title")
-IMAGE_NAMES = ("image", "path", "file", "filename", "file_name", "filepath", "image_path")
+READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {
+    ".csv": _csv.rows, ".tsv": _csv.rows, ".jsonl": _jsonl.rows, ".ndjson": _jsonl.rows, ".parquet": _parquet.rows,
+}  # fmt: skip
 
 
 def accepts(uri: str) -> bool:
     """Say whether `uri` is a local file with the suffix of a table."""
-    return os.path.isfile(uri) and Path(uri).suffix.lower() in SUFFIXES
+    return os.path.isfile(uri) and Path(uri).suffix.lower() in READERS
 
 
 def open(uri: str, options: SourceOptions) -> Source:
-    """Open a table. Raises `UsageError` where it cannot be read as a whole or has no content column."""
+    """Open a table.
+
+    Raises:
+        UsageError: it cannot be read as a whole, or no column is plainly the content.
+        NothingToDo: it has no rows.
+    """
     return Table(Path(uri), options)
 
 
@@ -41,21 +48,19 @@ class Table:
     def __init__(self, path: Path, options: SourceOptions) -> None:
         self.path = Path(os.path.abspath(path))
         self.root = encoded(str(self.path))
-        types = Types(text_cells=self.path.suffix.lower() in (".csv", ".tsv"))
-        self._length = 0
-        self._samples: dict[str, Any] = {}
-        for _, row in rows(self.path):
-            self._length += 1
-            if not isinstance(row, BadRow):
-                types.see(row)
-                self._samples = {**{n: v for n, v in row.items() if v is not None}, **self._samples}
+        self._read = READERS[self.path.suffix.lower()]
+        self._version = self._stat()
+        self._length, types = self._look()
         self._types = types.columns()
-        self.content, self.medium = self._content(options)
-        self.id_column = (
-            self._column(options.id_column) if options.id_column else ("id" if "id" in self._types else None)
-        )
+        wanted = options.content_column and self._column(options.content_column)
+        self.content, self.medium = _content.find(types.samples, self._types, wanted, options.media, self.root)
+        default = "id" if "id" in self._types and self.content != "id" else None
+        self.id_column = self._column(options.id_column) if options.id_column else default
         if self.id_column == self.content:
-            raise UsageError(f"column {self.content!r} cannot be both the id and the content", where=str(self.path))
+            raise UsageError(
+                f"column {self.content!r} cannot be both the id and the content", where=self.root,
+                hint="leave out --id-column: the path, or the hash of the text, is then the id",
+            )  # fmt: skip
         own = {self.content, self.id_column, "group"}
         self.columns: Mapping[str, str] = {name: kind for name, kind in self._types.items() if name not in own}
 
@@ -63,93 +68,92 @@ class Table:
         return self._length
 
     def __iter__(self) -> Iterator[Item | Failure]:
+        if self._stat() != self._version:
+            raise UsageError(
+                f"{self.path.name} has changed since it was opened", where=self.root,
+                hint="run again when its writer is done",
+            )  # fmt: skip
         seen: Counter[str] = Counter()
-        for number, row in rows(self.path):
-            where = f"{self.root}#{number}"
+        for number, row in self._read(self.path):
             if isinstance(row, BadRow):
-                yield Failure(f"row {number}", where, "list", row.reason, "ValueError", f"row {number}: {row.message}")
+                yield self._failure(f"row {number}", number, "list", row.reason, row.message)
             else:
-                yield self._item(number, row, where, seen)
+                yield self._item(number, row, seen)
 
-    def _item(self, number: int, row: dict[str, Any], where: str, seen: Counter[str]) -> Item | Failure:
-        content = row.get(self.content)
+    def _stat(self) -> tuple[int, int]:
+        try:
+            with self.path.open("rb") as file:
+                facts = os.fstat(file.fileno())
+        except OSError as error:
+            raise UsageError(f"{self.path.name} cannot be opened: {error.strerror}", where=self.root) from error
+        return facts.st_size, facts.st_mtime_ns
+
+    def _look(self) -> tuple[int, Types]:
+        types = Types(text_cells=self._read is _csv.rows)
+        length, bad = 0, ""
+        for number, row in self._read(self.path):
+            length += 1
+            if isinstance(row, BadRow):
+                bad = bad or f"row {number}: {row.message}"
+            else:
+                types.see(row)
+        if not length:
+            raise NothingToDo(f"{self.path.name} has no rows", where=self.root, hint="give a table that has some")
+        if not types.found:
+            raise UsageError(
+                f"none of the {length} rows of {self.path.name} can be read", where=self.root, hint=f"repair {bad}"
+            )
+        return length, types
+
+    def _item(self, number: int, row: Mapping[str, Any], seen: Counter[str]) -> Item | Failure:
+        content = _content.value(row.get(self.content), self.medium)
         id = self._id(row, content, seen)
         if id is None:
-            return Failure(
-                f"row {number}",
-                where,
-                "list",
-                "no_id",
-                "ValueError",
-                f"row {number}: column {self.id_column!r} is empty",
-            )
-        if content is None or content == "":
+            return self._failure(f"row {number}", number, "list", "no_id", f"column {self.id_column!r} is empty")
+        if content is None:
             reason = "empty_text" if self.medium == "text" else "no_content"
-            return Failure(id, where, "read", reason, "ValueError", f"row {number}: column {self.content!r} is empty")
-        columns = {name: convert(row.get(name), kind) for name, kind in self.columns.items()}
+            return self._failure(id or f"row {number}", number, "read", reason, f"column {self.content!r} is empty")
         group = row.get("group")
-        facts: dict[str, Any] = {"columns": columns, "group": None if group is None else str(group)}
-        if self.medium == "text":
-            return Item(id=id, medium="text", source=where, text=str(content), **facts)
-        return self._image(id, content, where, facts)
-
-    def _image(self, id: str, content: Any, where: str, facts: dict[str, Any]) -> Item | Failure:
-        if isinstance(content, Mapping):
-            content = content.get("bytes") or content.get("path")
+        facts: dict[str, Any] = {
+            "id": id, "medium": self.medium, "group": None if group is None else as_text(group),
+            "columns": {name: convert(row.get(name), kind) for name, kind in self.columns.items()},
+        }  # fmt: skip
+        where = f"{self.root}#{number}"
         if isinstance(content, bytes):
-            return Item(id=id, medium="image", source=where, data=content, size=len(content), **facts)
-        path = os.path.join(self.path.parent, str(content))
-        try:
-            stat = os.stat(path)
-        except (OSError, ValueError) as error:
-            return Failure(id, encoded(path), "read", "missing", type(error).__name__, f"{path}: {error}")
-        return Item(
-            id=id,
-            medium="image",
-            source=encoded(path),
-            path=path,
-            size=stat.st_size,
-            mtime_ns=stat.st_mtime_ns,
-            **facts,
-        )
+            return Item(source=where, data=content, size=len(content), **facts)
+        return Item(source=where, text=content, **facts) if self.medium == "text" else self._file(content, facts)
 
-    def _id(self, row: Mapping[str, Any], content: Any, seen: Counter[str]) -> str | None:
+    def _file(self, content: str, facts: dict[str, Any]) -> Item | Failure:
+        path = os.path.join(self.path.parent, content)
+        try:
+            found = os.stat(path)
+        except (OSError, ValueError) as error:
+            if "://" in content:
+                message = f"it is not on this machine; download it first: {content}"
+                return Failure(facts["id"], encoded(path), "read", "remote", type(error).__name__, message)
+            return unreadable(facts["id"], encoded(path), error)
+        return Item(source=encoded(path), path=path, size=found.st_size, mtime_ns=found.st_mtime_ns, **facts)
+
+    def _failure(self, id: str, number: int, stage: Any, reason: str, message: str) -> Failure:
+        return Failure(id, f"{self.root}#{number}", stage, reason, "ValueError", f"row {number}: {message}")
+
+    def _id(self, row: Mapping[str, Any], content: str | bytes | None, seen: Counter[str]) -> str | None:
+        """Return the id; "" where it would come from the content and there is none, None where its column is empty."""
         if self.id_column:
             value = row.get(self.id_column)
-            return None if value is None or value == "" else str(value)
-        if isinstance(content, Mapping):
-            content = content.get("bytes") or content.get("path")
+            return None if value is None or value != value else as_text(value) or None
+        if content is None:
+            return ""
         if self.medium == "image" and isinstance(content, str):
             stem = encoded(content)
         else:
-            data = content if isinstance(content, bytes) else str(content).encode("utf-8", "surrogatepass")
-            stem = hashlib.sha256(data).hexdigest()[:16]
+            stem = hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:16]
         seen[stem] += 1
         return stem if seen[stem] == 1 else f"{stem}-{seen[stem]}"
-
-    def _content(self, options: SourceOptions) -> tuple[str, Medium]:
-        if options.content_column:
-            name = self._column(options.content_column)
-            return name, options.media or self._sniff(name)
-        for medium, names in (("text", TEXT_NAMES), ("image", IMAGE_NAMES)):
-            found = next((n for n in names if n in self._types), None)
-            if found and options.media in (None, medium):
-                return found, "text" if medium == "text" else "image"
-        raise UsageError(
-            f"{self.path.name} has no column that is plainly the content",
-            where=f"columns: {', '.join(self._types) or 'none'}",
-            hint="name it: --content-column NAME (and --media image where it holds paths of pictures)",
-        )  # fmt: skip
 
     def _column(self, name: str) -> str:
         if name not in self._types:
             raise UnknownName.of(
-                "column", name, self._types, where=str(self.path), hint=f"columns: {', '.join(self._types)}"
+                "column", name, self._types, where=self.root, hint=f"columns: {', '.join(self._types)}"
             )
         return name
-
-    def _sniff(self, name: str) -> Medium:
-        sample = self._samples.get(name)
-        if isinstance(sample, (bytes, Mapping)):
-            return "image"
-        return "image" if os.path.splitext(str(sample))[1].lower() in IMAGE_SUFFIXES else "text"

@@ -1,8 +1,8 @@
 """Contenders side by side: interleaved rounds in one process, the median of each, and the machine they ran on.
 
-A limit is what the hardware would allow, a peer is what a user would take instead, and `us` is Permafrost through its own
-verbs. All of a table do the same work on the same number of threads. Rounds are interleaved, so that what else the machine
-does falls on all of them alike.
+A limit is what the hardware would allow, a peer is what a user would take instead, and `us` is Permafrost through its
+own verbs. All of a table do the same work on the same number of threads. Rounds are interleaved, so that what else the
+machine does falls on all of them alike.
 """
 
 from __future__ import annotations
@@ -74,31 +74,36 @@ def cpu_seconds() -> float:
 
 
 def rows(timings: Sequence[Timing]) -> list[dict[str, Any]]:
-    """Return one plain row for each contender; ratios are of items a second, within one scope."""
-    out = []
-    for timing in timings:
-        same = [t for t in timings if t.contender.scope == timing.contender.scope]
-        limits = [t.rate for t in same if t.contender.role == "limit"]
-        peers = [t.rate for t in same if t.contender.role == "peer"]
-        out.append(
-            {
-                "scope": timing.contender.scope, "role": timing.contender.role, "name": timing.contender.name,
-                "items": timing.items, "items_per_second": round(timing.rate, 2),
-                "wall_seconds": round(statistics.median(timing.wall), 4),
-                "cpu_seconds": round(statistics.median(timing.cpu), 4),
-                "spread": round(max(timing.wall) / min(timing.wall), 3),
-                "of_limit": round(timing.rate / min(limits), 3) if limits else None,
-                "of_best_peer": round(timing.rate / max(peers), 3) if peers else None,
-                "note": timing.contender.note,
-            }  # fmt: skip
-        )
-    return out
+    """Return one plain row for each contender; ratios are of items a second, within one scope.
+
+    A limit is the slowest of its scope, since a whole run cannot beat its slowest part.
+    """
+    return [_row(t, [o for o in timings if o.contender.scope == t.contender.scope]) for t in timings]
+
+
+def _row(timing: Timing, same: Sequence[Timing]) -> dict[str, Any]:
+    contender = timing.contender
+    limits = [t.rate for t in same if t.contender.role == "limit"]
+    peers = [t.rate for t in same if t.contender.role == "peer"]
+    return {
+        "scope": contender.scope, "role": contender.role, "name": contender.name,
+        "items": timing.items, "items_per_second": round(timing.rate, 2),
+        "wall_seconds": round(statistics.median(timing.wall), 4),
+        "cpu_seconds": round(statistics.median(timing.cpu), 4),
+        "spread": round(max(timing.wall) / min(timing.wall), 3),
+        "of_limit": round(timing.rate / min(limits), 3) if limits else None,
+        "of_best_peer": round(timing.rate / max(peers), 3) if peers else None,
+        "note": contender.note,
+    }  # fmt: skip
 
 
 def table(title: str, unit: str, found: Sequence[dict[str, Any]]) -> str:
-    """Return the rows as text; a limit is the slowest of its scope, since a whole run cannot beat its slowest part."""
+    """Return the rows as text."""
     width = max(len(row["name"]) for row in found)
-    lines = [title, f"  {'':5} {'':{width}} {unit + '/s':>10} {'x limit':>8} {'x peer':>7} {'wall s':>8} {'cpu s':>8} spread"]
+    lines = [
+        title,
+        f"  {'':5} {'':{width}} {unit + '/s':>10} {'x limit':>8} {'x peer':>7} {'wall s':>8} {'cpu s':>8} spread",
+    ]
     scope = None
     for row in found:
         if row["scope"] != scope:
@@ -116,7 +121,9 @@ def machine(threads: int) -> dict[str, Any]:
     """Return what the figures depend on: processor, cores, load, threads, and versions."""
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text().splitlines() if facts.exists() else []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    model = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
     names = ("torch", "timm", "sentence-transformers", "lancedb", "numpy", "pillow", "faiss-gpu", "faiss-cpu")
     return {
         "processor": model, "cores": os.cpu_count(), "threads": threads, "load": round(os.getloadavg()[0], 2),

@@ -46,7 +46,9 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=frame.__doc__)
     parser.add_argument("table", nargs="?", choices=list(TABLES), help="which table; both by default")
-    parser.add_argument("--quick", action="store_true", help="small inputs, one round: does it run? (no figures to keep)")
+    parser.add_argument(
+        "--quick", action="store_true", help="small inputs, one round: does it run? (no figures to keep)"
+    )
     parser.add_argument("--repeats", type=int, help="interleaved rounds (default 5, or 1 with --quick)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of every contender")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
@@ -57,7 +59,13 @@ def arguments() -> argparse.Namespace:
 
 def use_threads(count: int) -> None:
     """Give every library the same number of threads and its own choice of kernel, before it is imported."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LANCE_CPU_THREADS", "RAYON_NUM_THREADS"):
+    for name in (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "LANCE_CPU_THREADS",
+        "RAYON_NUM_THREADS",
+    ):
         os.environ[name] = str(count)
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
         # an older kernel chosen by hand would make every numpy contender look slow

@@ -1,7 +1,7 @@
 """Nearest neighbours of stored vectors: one query at a time, and a hundred at once.
 
-The vectors are synthetic: points around 2,000 centres, a hundred queries among them, so that neighbours exist and graphs
-have something to find.
+The vectors are synthetic: points around 2,000 centres, a hundred queries among them, so that neighbours exist and
+graphs have something to find.
 """
 
 from __future__ import annotations

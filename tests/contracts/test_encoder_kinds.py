@@ -208,7 +208,7 @@ def test_half_precision_gives_float32_near_the_full_one(kind: str, loaded: Load)
 
 def test_global_random_numbers_are_left_alone(kind: str, example: Callable[[str], Example]) -> None:
     def state() -> tuple[bytes, str]:
-        return torch.get_rng_state().numpy().tobytes(), str(np.random.get_state())  # noqa: NPY002
+        return torch.get_rng_state().numpy().tobytes(), str(np.random.get_state())
 
     before = state()
     encoder = load_encoder(with_options(example(kind).name, example(kind).variants[0]), device="cpu")

@@ -61,7 +61,9 @@ def grey_png(rows: np.ndarray, *extra: bytes) -> bytes:
     return png(rows.shape[1], rows.shape[0], zlib.compress(raw), *extra, depth=8 * rows.dtype.itemsize)
 
 
-def tiff(rows: np.ndarray, *, bits: int, white_is_zero: bool = False, order: str = "<", sample_format: int = 1) -> bytes:
+def tiff(
+    rows: np.ndarray, *, bits: int, white_is_zero: bool = False, order: str = "<", sample_format: int = 1
+) -> bytes:
     """An uncompressed grey TIFF by hand; `rows` are already packed as the file has them, two-dimensional."""
     height, width = rows.shape[0], rows.shape[1] * rows.dtype.itemsize * 8 // bits
     raw = rows.astype(rows.dtype.newbyteorder(order)).tobytes()

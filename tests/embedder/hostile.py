@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -27,16 +28,21 @@ def decode(data: bytes, background: tuple[int, int, int]) -> Image.Image:
         np.ones(4 << 30, dtype=np.uint8)
     if word == "sleep":
         time.sleep(float(rest))
+        rest = ""
     if word == "chatter":
         print("noise on stdout " * 1000, flush=True)
         os.write(1, b"and under it " * 1000)
         sys.stderr.write("noise on stderr " * 200_000)
+    if word == "garble":
+        for handle in range(3, 8):
+            with contextlib.suppress(OSError):
+                os.write(handle, b"\xff" * 64)
     if word == "last":
         sys.stderr.write("first line\nthe last words\n")
         sys.stderr.flush()
         os.abort()
     if word == "core":
-        return colour(max(resource.getrlimit(resource.RLIMIT_CORE)))
+        return colour(max(resource.getrlimit(resource.RLIMIT_CORE)) & 0xFFFFFF)
     return colour(os.getpid() if word == "pid" else int(rest or 0))
 
 

@@ -38,7 +38,6 @@ def outcome(case: Case) -> str:
         assert (found.mode, found.size) == ("RGB", case.size), case.name
         return corpus.GOOD
     except Undecodable as error:
-        assert error.stage == "decode"
         return error.reason
     finally:
         assert time.monotonic() - started < 5, case.name
@@ -201,7 +200,12 @@ def test_modes_without_a_declared_white_are_refused(mode: str) -> None:
 
 
 def test_cmyk_ink_darkens() -> None:
-    inks = {(0, 0, 0, 0): WHITE, (255, 0, 0, 0): (0, 255, 255), (0, 0, 0, 255): (0, 0, 0), (0, 255, 255, 0): (255, 0, 0)}
+    inks = {
+        (0, 0, 0, 0): WHITE,
+        (255, 0, 0, 0): (0, 255, 255),
+        (0, 0, 0, 255): (0, 0, 0),
+        (0, 255, 255, 0): (255, 0, 0),
+    }
     for ink, colour in inks.items():
         for kind, tolerance in (("TIFF", 0), ("JPEG", 2)):
             found = pixels(encoded(Image.new("CMYK", (16, 16), ink), kind))

@@ -22,7 +22,9 @@ NAMES = {
 }  # fmt: skip
 
 
-def declared(height: int, width: int, short_side: int, *, interpolation: str = "bicubic", fit: str = "crop") -> ImageTransform:
+def declared(
+    height: int, width: int, short_side: int, *, interpolation: str = "bicubic", fit: str = "crop"
+) -> ImageTransform:
     return ImageTransform(height, width, short_side, HALF, HALF, interpolation, fit, (10, 130, 120))
 
 
@@ -52,7 +54,7 @@ def test_a_crop_larger_than_the_picture_is_padded_like_torchvisions() -> None:
         np.testing.assert_array_equal(found, torchvision(image, *crop, 30, "bicubic"), err_msg=f"{image.size} {crop}")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(width=st.integers(1, 400), height=st.integers(1, 400), crop=st.integers(1, 90), more=st.integers(-20, 40))
 def test_any_size_is_torchvisions(width: int, height: int, crop: int, more: int) -> None:
     image = picture(width, height)

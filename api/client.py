@@ -1,0 +1,319 @@
+"""The Python door: stores, collections, encoders and heads, over the same acts as the command line and HTTP."""
+
+from __future__ import annotations
+
+import io
+import os
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from api import show
+from api.service import Service
+from api.settings import read_settings
+from api.shapes import Query, input_of
+from embedder.encoder import load_encoder
+from embedder.errors import UsageError
+from embedder.records import FloatMatrix
+from embedder.space import Space
+from heads import saved
+from index.features import features
+from index.ingest import IngestOptions
+
+SETTINGS = ("device", "workers")
+INGEST = frozenset(f.name for f in fields(IngestOptions)) - {"workers"}
+Where = str | Mapping[str, Any] | None
+
+
+def open_store(path: str | os.PathLike[str], *, device: str | None = None, workers: int | None = None) -> Store:
+    """Open a store, which is made by the first `embed`.
+
+    Raises:
+        UsageError: an address instead of a folder.
+    """
+    uri = os.fspath(path)
+    if uri.startswith(("http://", "https://")):
+        raise UsageError(f"{uri} is a service", hint="stores over HTTP are not supported yet; open the folder itself")
+    return Store(Service(read_settings(store=uri, device=device, workers=workers)))
+
+
+class Record(dict[str, Any]):
+    """A result as a dictionary whose keys can be read as attributes too."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"{name!r} is not among {', '.join(self)}") from None
+
+
+class Store:
+    """A folder of collections."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._end = weakref.finalize(self, service.close)
+
+    def collection(self, name: str) -> Collection:
+        """Return a collection by name; it need not exist before the first `embed`."""
+        return Collection(self, name)
+
+    def ls(self) -> list[Record]:
+        """Return every collection with its items, Spaces and heads."""
+        return [Record(row) for row in self._service.ls()["collections"]]
+
+    def close(self) -> None:
+        """End the worker processes; this also happens when the store is no longer used."""
+        self._end()
+
+    def __repr__(self) -> str:
+        return f"Store({self._service.settings.store!r})"
+
+
+class Features(NamedTuple):
+    """`X` (n, dim) float32; `y` (n,) the label's values, or a dictionary of the columns; `ids` (n,)."""
+
+    X: FloatMatrix
+    y: Any
+    ids: NDArray[Any]
+
+
+class Collection:
+    """Named items with ids, metadata, vectors and heads."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        # held, because a store that nobody holds is closed
+        self._store, self._service, self.name = store, store._service, name
+
+    def embed(self, source: str | os.PathLike[str], encoder: str | Sequence[str] = (), **options: Any) -> Record:
+        """Embed a folder, a table, or the collection itself; what is unchanged is not embedded again.
+
+        Args:
+            encoder: one name or several; without one the default Space's, or the setting's.
+            options: as the flags of `permafrost embed`: `media`, `content_column`, `where`, `limit`, `prune`, …
+
+        Returns:
+            the run: `found`, `embedded`, `unchanged`, `failed`, `failures`, `seconds`, …
+        """
+        ingest = {name: options.pop(name) for name in INGEST & set(options)}
+        encoders = [encoder] if isinstance(encoder, str) else list(encoder)
+        known = ("media", "content_column", "id_column", "max_failure_rate", "watch")
+        if unknown := [name for name in options if name not in known]:
+            raise UsageError(f"embed takes no {unknown[0]!r}", hint=f"it takes {', '.join(sorted([*INGEST, *known]))}")
+        run = self._service.embed(
+            os.fspath(source), self.name, encoders=encoders, options=IngestOptions(**ingest), **options
+        )
+        return Record(run)
+
+    def search(
+        self, text: str | None = None, *, image: Any = None, vector: Any = None, id: str | None = None,
+        where: Where = None, k: int = 10, space: str | None = None, exact: bool = False,
+    ) -> Hits:  # fmt: skip
+        """Find the nearest items of one of: a text, a picture (path, bytes, PIL image or array), a vector, an id."""
+        query = {"text": text, "image": _picture(image), "vector": vector, "id": id}
+        return Hits(self._service.search(self.name, query, k=k, where=where, space=space, exact=exact))
+
+    def features(
+        self, label: str | None = None, *, columns: Sequence[str] = (), where: Where = None, space: str | None = None
+    ) -> Features:
+        """Return stored vectors, ready for scikit-learn: `X, y, ids`.
+
+        With `label`, only the items that have one; with `columns`, `y` holds them by name; with neither, `y` is None.
+        """
+        if label is not None and columns:
+            raise UsageError("features takes a label or columns, not both")
+        collection = self._service.collection(self.name)
+        wanted = [label] if label is not None else list(columns)
+        found = features(collection, collection.space(space), wanted, where)
+        ids = np.asarray(found.ids, dtype=object)
+        if label is None:
+            return Features(found.X, dict(found.columns) if columns else None, ids)
+        values = found.columns[label]
+        kept = np.array([value is not None for value in values], dtype=bool)
+        return Features(found.X[kept], np.array([value for value in values if value is not None]), ids[kept])
+
+    def train(self, label: str, kind: str = "linear", **options: Any) -> Head:
+        """Train a head on stored vectors; options as the flags of `permafrost train`."""
+        trained = self._service.train(self.name, label=label, kind=kind, **options)
+        return Head(self, Record(trained))
+
+    def head(self, name: str) -> Head:
+        """Open a head by `NAME` or `NAME@VERSION`."""
+        found = saved.load_head(self._service.collection(self.name), name)
+        return Head(self, Record(found.as_json()))
+
+    def index(self, *, space: str | None = None, **targets: Any) -> Record:
+        """Build an index; targets: `kind`, `recall`, `memory` (bytes), `latency_ms`."""
+        return Record(self._service.index(self.name, space=space, **targets))
+
+    def info(self) -> Record:
+        """Return all about the collection."""
+        return Record(self._service.info(self.name))
+
+    def verify(self, *, mend: bool = False) -> Record:
+        """Check every row and file against its checksum."""
+        return Record(self._service.verify(self.name, mend=mend))
+
+    def delete(self, *, ids: Sequence[str] = (), where: Where = None) -> int:
+        """Delete items by id or by filter and return how many there were."""
+        chosen = [ids] if isinstance(ids, str) else list(ids)
+        return int(self._service.delete(self.name, ids=chosen, where=where)["deleted"])
+
+    def label(self, id: str, *, by: str = "python", **values: Any) -> None:
+        """Set columns of one item by hand; no re-run reverts them."""
+        self._service.label(self.name, id, values, by=by)
+
+    def __repr__(self) -> str:
+        return f"Collection({self.name!r})"
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One neighbour; higher scores are nearer."""
+
+    id: str
+    score: float
+    item: Mapping[str, Any]
+
+
+class Hits(Sequence[Hit]):
+    """Neighbours, nearest first. `ids` (n,), `scores` (n,) float64 and `items`; prints as a table."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.document = Record(document)
+        self._hits = [Hit(hit["id"], hit["score"], hit["item"]) for hit in document["hits"]]
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the hits."""
+        return [hit.id for hit in self._hits]
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """The scores, (n,) float64."""
+        return np.array([hit.score for hit in self._hits], dtype=np.float64)
+
+    @property
+    def items(self) -> list[Mapping[str, Any]]:
+        """The columns of the hits."""
+        return [hit.item for hit in self._hits]
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._hits[at]
+
+    def __len__(self) -> int:
+        return len(self._hits)
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self._hits)
+
+    def __repr__(self) -> str:
+        rows = [
+            [f"{hit.score:.4f}", show.safe(hit.id), show.fields(hit.item, without=("source",))] for hit in self._hits
+        ]
+        return "\n".join(show.cut(line, 120) for line in show.aligned([["score", "id", ""], *rows]))
+
+
+class Predictions(Sequence[Record]):
+    """What a head says, in the order of the inputs: `label`, `probabilities`. `labels` has the labels alone."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.document = Record(document)
+        self._results = [Record(one) for one in document["results"]]
+
+    @property
+    def labels(self) -> list[str]:
+        """The most probable label of each input."""
+        return [one["label"] for one in self._results]
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._results[at]
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __repr__(self) -> str:
+        rows = [
+            [show.safe(r["input"]), show.safe(r["label"]), f"{r['probabilities'][r['label']]:.3f}"]
+            for r in self._results
+        ]
+        return "\n".join(show.aligned([["input", "label", "p"], *rows]))
+
+
+class Head:
+    """A small model on the vectors of one Space."""
+
+    def __init__(self, collection: Collection, facts: Record) -> None:
+        self._collection, self.facts = collection, facts
+
+    @property
+    def name(self) -> str:
+        """`NAME@VERSION`."""
+        return f"{self.facts['head']}@{self.facts['version']}"
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What was measured on held-out items, under plain names."""
+        return dict(self.facts["metrics"])
+
+    def predict(self, inputs: Sequence[Any], *, ids: Sequence[str] = (), top_k: int | None = None) -> Predictions:
+        """Classify pictures (paths, PIL images, arrays), texts, and stored items by `ids`."""
+        if isinstance(inputs, (str, bytes)):
+            raise UsageError("predict takes a list, not one value", hint="write predict([value])")
+        service, name = self._collection._service, self._collection.name
+        media = saved.load_head(service.collection(name), self.name).space.media
+        asked = [_query(value, media) for value in inputs] + [{"id": one} for one in ids]
+        return Predictions(service.classify(name, self.name, asked, top_k=top_k))
+
+    def __repr__(self) -> str:
+        return f"Head({self._collection.name}/{self.name}, {self.facts['kind']} for {self.facts['label']!r})"
+
+
+class Encoder:
+    """A frozen encoder without a store: `Encoder("timm:…").encode(images)`."""
+
+    def __init__(self, name: str, device: str = "auto") -> None:
+        self._encoder = load_encoder(name, device=device)
+
+    @property
+    def space(self) -> Space:
+        """What this configuration makes of items; `space.fingerprint` names it exactly."""
+        return self._encoder.space
+
+    @property
+    def dim(self) -> int:
+        """The length of a vector."""
+        return self._encoder.space.dim
+
+    def encode(self, values: Sequence[Any], *, batch_size: int = 32) -> FloatMatrix:
+        """Encode a list of texts or of PIL images: (n, dim) float32."""
+        return self._encoder.encode(values, batch_size=batch_size)
+
+    def __repr__(self) -> str:
+        return f"Encoder({str(self._encoder.name)!r}, {self.dim}-d, {self._encoder.device})"
+
+
+def _query(value: Any, media: Sequence[Any]) -> Query:
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and "\0" not in value):
+        return input_of(os.fspath(value), media)
+    return {"image": _picture(value)}
+
+
+def _picture(value: Any) -> Any:
+    """Return a path or a file's bytes as they are, and a PIL image or an array of pixels as the bytes of a PNG."""
+    if value is None or isinstance(value, (str, bytes, os.PathLike)):
+        return value
+    from PIL import Image
+
+    picture = Image.fromarray(value) if isinstance(value, np.ndarray) else value
+    if not isinstance(picture, Image.Image):
+        raise UsageError(
+            f"a {type(value).__name__} is not a picture", hint="give a path, bytes, a PIL image or an array"
+        )
+    out = io.BytesIO()
+    picture.save(out, format="PNG", compress_level=1)
+    return out.getvalue()

@@ -1,0 +1,34 @@
+"""Options and arguments that several verbs share, each described once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+
+def option(help: str, *names: str, **more: Any) -> Any:
+    """Describe an option; its default is shown only where it says something."""
+    return typer.Option(*names, help=help, **{"show_default": False, **more})
+
+
+def argument(metavar: str, help: str) -> Any:
+    """Describe an argument."""
+    return typer.Argument(metavar=metavar, help=help, show_default=False)
+
+
+Name = Annotated[str, argument("C", "The collection.")]
+Space = Annotated[str | None, option("The Space: an alias, a fingerprint, or an encoder's name.", metavar="S")]
+Where = Annotated[
+    str | None, option("Only items that pass, such as \"year >= 2020 AND label = 'cat'\".", metavar="SQL")
+]
+Device = Annotated[str | None, option("auto, cpu, cuda or cuda:N.", metavar="D")]
+Ids = Annotated[list[str] | None, option("A stored item; may be repeated.", metavar="ID")]
+
+Store = Annotated[
+    str | None,
+    option("The store's folder. Default: $PERMAFROST_STORE, then ./permafrost.store.", "--store", metavar="URI"),
+]
+Json = Annotated[bool, option("Print one JSON document on stdout and nothing else.", "--json")]
+Debug = Annotated[bool, option("Show logs, and the traceback of an error.", "--debug")]
+Version = Annotated[bool, option("Print the version.", "--version")]

@@ -1,0 +1,32 @@
+"""Heads: what is there, and what they predict."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from api.envelope import Document
+from api.routes._context import Acts, CollectionName
+from api.schemas import HeadsReply, PredictReply, PredictRequest, errors
+from api.strict import StrictRoute
+
+router = APIRouter(prefix="/v1/collections", tags=["heads"], route_class=StrictRoute)
+HeadName = Annotated[
+    str, Path(description="A head's name, or NAME@VERSION; without a version the newest.", max_length=100)
+]
+
+
+@router.get("/{collection}/heads", responses={200: {"model": HeadsReply}, **errors(404, 422)})
+def list_heads(collection: CollectionName, acts: Acts) -> Document:
+    """List the heads of a collection."""
+    return Document(acts.heads(collection))
+
+
+@router.post(
+    "/{collection}/heads/{head}/predict",
+    responses={200: {"model": PredictReply}, **errors(404, 409, 413, 415, 422, 503)},
+)
+def predict(collection: CollectionName, head: HeadName, asked: PredictRequest, acts: Acts) -> Document:
+    """Classify inputs with a head, in their order."""
+    return Document(acts.classify(collection, head, [one.opened() for one in asked.inputs], top_k=asked.top_k))

@@ -1,0 +1,190 @@
+"""What may be asked over HTTP, strictly; and what comes back, for the schema at `/openapi.json`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from embedder.errors import UsageError
+
+MOST_K = 1000
+MOST_INPUTS = 256
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    """Nothing is converted, nothing unknown passes, and every number is finite."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class Query(Strict):
+    """Exactly one of the four."""
+
+    text: str | None = Field(None, min_length=1, max_length=100_000, description="Words, for a Space that reads texts.")
+    image: str | None = Field(None, min_length=4, description="A picture's file, in base64.")
+    vector: list[Finite] | None = Field(None, min_length=1, max_length=65_536, description="A vector of the Space.")
+    id: str | None = Field(None, min_length=1, max_length=4096, description="A stored item.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Query:
+        given = sorted(self.model_fields_set)
+        if len(given) != 1 or getattr(self, given[0]) is None:
+            raise ValueError(
+                f"exactly one of text, image, vector and id is needed, not {' and '.join(given) or 'none'}"
+            )
+        return self
+
+    def opened(self) -> dict[str, Any]:
+        """Return the query with the picture's bytes. Raises `UsageError` where they are not base64."""
+        asked = self.model_dump(exclude_unset=True)
+        if self.image is not None:
+            try:
+                asked["image"] = base64.b64decode(self.image, validate=True)
+            except binascii.Error as error:
+                raise UsageError(
+                    "the image is not base64", hint="send the bytes of a picture's file in standard base64"
+                ) from error
+        return asked
+
+
+class SearchRequest(Strict):
+    """One query and how to answer it."""
+
+    query: Query
+    k: int = Field(10, ge=1, le=MOST_K, description="How many neighbours.")
+    filter: str | dict[str, Any] | None = Field(None, description="As SQL text, or as must/should/must_not.")
+    space: str | None = Field(None, description="An alias, a fingerprint or an encoder's name; none means the default.")
+    exact: bool = Field(False, description="Score every vector, whatever index there is.")
+    include: list[str] | None = Field(
+        None, max_length=256, description="The columns of each hit's item; none means all."
+    )
+
+
+class PredictRequest(Strict):
+    """Inputs to classify, answered in their order."""
+
+    inputs: list[Query] = Field(min_length=1, max_length=MOST_INPUTS)
+    top_k: int | None = Field(None, ge=1, le=MOST_K, description="Only the most probable classes of each.")
+
+
+class Reply(BaseModel):
+    """A document that may grow; what is named here is always there."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Hit(Reply):
+    """One neighbour; higher scores are nearer."""
+
+    id: str
+    score: float
+    item: dict[str, Any]
+
+
+class SearchReply(Reply):
+    """Neighbours, nearest first."""
+
+    collection: str
+    space: str
+    metric: str
+    exact: bool
+    index: str
+    took_ms: float
+    hits: list[Hit]
+
+
+class Prediction(Reply):
+    """What a head says of one input."""
+
+    input: str
+    id: str | None
+    label: str
+    probabilities: dict[str, float]
+
+
+class PredictReply(Reply):
+    """Predictions, in the order of the inputs."""
+
+    collection: str
+    head: str
+    version: int
+    space: str
+    results: list[Prediction]
+
+
+class CollectionsReply(Reply):
+    """The collections of the store."""
+
+    collections: list[dict[str, Any]]
+
+
+class CollectionReply(Reply):
+    """All about one collection."""
+
+    collection: str
+    items: int
+    columns: dict[str, str]
+    spaces: list[dict[str, Any]]
+
+
+class HeadsReply(Reply):
+    """The heads of a collection."""
+
+    collection: str
+    heads: list[dict[str, Any]]
+
+
+class ItemReply(Reply):
+    """One item's columns that are not null."""
+
+    collection: str
+    id: str
+    item: dict[str, Any]
+
+
+class DeleteReply(Reply):
+    """How many items were deleted, and whether the collection itself was."""
+
+    collection: str
+    deleted: int
+    removed: bool
+
+
+class LiveReply(Reply):
+    """The service runs."""
+
+    status: Literal["alive"]
+
+
+class ReadyReply(Reply):
+    """Whether the service answers, and if not yet, how far it is."""
+
+    ready: bool
+    phase: str
+    percent: int
+
+
+class ErrorBody(BaseModel):
+    """What was wrong, and what to do."""
+
+    type: str
+    message: str
+    hint: str
+    param: str | None
+    code: str
+    request_id: str
+
+
+class ErrorReply(BaseModel):
+    """The one shape of errors."""
+
+    error: ErrorBody
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the declaration of a route's errors; a malformed request and a failure of ours can happen everywhere."""
+    return {status: {"model": ErrorReply} for status in sorted({400, 500, *statuses})}

@@ -1,0 +1,59 @@
+"""What a kind of head is: a file in `heads/kinds/` whose `ESTIMATOR` is a classifier after scikit-learn's contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from embedder import kinds
+
+FOLDER = "heads.kinds"
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Estimator(Protocol):
+    """A classifier. All that it learns, preprocessing included, comes from the rows given to `fit`.
+
+    The order of the rows does not change what is learned.
+    """
+
+    classes_: NDArray[Any]
+
+    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Estimator:
+        """Learn from X (n, d) and labels y (n,); rows of one group are kept together when it holds some out."""
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return (m, C) probabilities, in the order of `classes_`; each row sums to one."""
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what was learned, as numeric arrays by name."""
+
+    def params(self) -> dict[str, Any]:
+        """Return the rest of it as JSON values."""
+
+
+class EstimatorClass(Protocol):
+    """What `ESTIMATOR` is; any other argument has a default."""
+
+    def __call__(self, *, seed: int = 0) -> Estimator:
+        """Make one that has learned nothing yet."""
+
+    def restore(self, arrays: Arrays, params: Mapping[str, Any]) -> Estimator:
+        """Make one from what `arrays` and `params` returned; its probabilities are the same to the bit.
+
+        Raises `KeyError`, `TypeError` or `ValueError` where they do not fit together.
+        """
+
+
+class HeadKind(Protocol):
+    """What a file in `heads/kinds/` offers."""
+
+    ESTIMATOR: EstimatorClass
+
+
+def estimator(kind: str) -> EstimatorClass:
+    """Return the class of a kind by name. Raises `UnknownName` with the nearest ones."""
+    return cast(HeadKind, kinds.load(FOLDER, kind, "head kind")).ESTIMATOR
