@@ -24,7 +24,6 @@ from heads import saved
 from index.features import features
 from index.ingest import IngestOptions
 
-SETTINGS = ("device", "workers")
 INGEST = frozenset(f.name for f in fields(IngestOptions)) - {"workers"}
 Where = str | Mapping[str, Any] | None
 

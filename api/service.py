@@ -50,7 +50,6 @@ class Service:
         self._encoders: dict[str, Encoder] = {}
         self._checked: set[tuple[str, str]] = set()
         self._views: dict[tuple[str, str], View] = {}
-        self._heads: dict[tuple[str, str], Any] = {}
         self._pool: DecodePool | None = None
 
     def close(self) -> None:

@@ -69,7 +69,8 @@ def run_json(run: Run, space: Space) -> dict[str, Any]:
         "truncated": run.truncated, "reasons": dict(run.reasons),
         "failures": str(run.failures) if run.failures else None,
         "seconds": round(run.seconds, 3), "items_per_second": round(run.items_per_second, 2),
-        "stages": run.stages.as_json(), "bottleneck": run.stages.bottleneck() if run.embedded else None,
+        "stages": run.stages.as_json(), "workers": run.stages.workers,
+        "bottleneck": run.stages.bottleneck() if run.embedded else None,
     }  # fmt: skip
 
 

@@ -141,14 +141,14 @@ def _texts(
         lengths = [max(1, tower.length(tokens)) for _, tokens in ready]
         start = 0
         while start < len(ready):
-            size = full_batch(lengths, start, budget, batch_size or len(ready))
-            stop = start + max(1, int(size * batches.share))
+            most = max(1, int((batch_size or len(ready)) * batches.share))
+            stop = start + full_batch(lengths, start, budget * batches.share, most)
             yield from _encode(batches, ready[start:stop], stages)
             start = stop
 
 
-def full_batch(lengths: Sequence[int], start: int, budget: int, most: int) -> int:
-    """Return how many texts from `start` on make a batch; `lengths`, in tokens, fall.
+def full_batch(lengths: Sequence[int], start: int, budget: float, most: int) -> int:
+    """Return how many texts from `start` on make a batch; `lengths`, in tokens, fall; `most` is the most texts.
 
     A batch is full before it costs more than `budget` tokens with their padding, and, once it costs an eighth of that,
     before more than a tenth of it is padding. One text may cost more.

@@ -79,7 +79,7 @@ def debian(home: Path) -> Samples:
     table = home / "glosses.csv"
     if not table.exists():
         write_glosses(nouns, table)
-    cats = root / "animals/mammals/cats"
+    flower = shipped_photograph(home, "flower.jpg")
     return Samples(
         origin=(
             "photographs: Tux Paint's stamps, from Debian's tuxpaint-stamps-default; GPL-2",
@@ -89,8 +89,8 @@ def debian(home: Path) -> Samples:
         photos=root,
         photos_where="NOT label LIKE 'symbols%' AND NOT id LIKE '%cartoon%'",
         photo_id="animals/mammals/cats/tiger.png",
-        photo_query=cats / "tiger_sumatran.png",
-        photo_new=(shipped_photograph(home, "flower.jpg"),),
+        photo_query=flower,
+        photo_new=(flower,),
         texts_name="glosses",
         texts=table,
         question="cold soup of tomatoes from Spain",

@@ -52,14 +52,14 @@ class Tour:
 
     def run(self, *words: str) -> None:
         """Print a command and run it, its output going where ours goes. Raises `Stopped` where it fails."""
-        print(f"$ {shlex.join(['permafrost', *words])}", flush=True)
+        print(f"$ {typed('permafrost', *words)}", flush=True)
         done = subprocess.run([PROGRAM, *words], cwd=HOME, stdin=subprocess.DEVNULL)
         if done.returncode:
             raise Stopped(f"permafrost {words[0]} ended with {done.returncode}; its reason stands above")
 
     def document(self, *words: str) -> dict[str, Any]:
         """Print a command and run it with --json, and return the document."""
-        print(f"$ {shlex.join(['permafrost', *words, '--json'])}", flush=True)
+        print(f"$ {typed('permafrost', *words, '--json')}", flush=True)
         done = subprocess.run([PROGRAM, *words, "--json"], cwd=HOME, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         if done.returncode:
             raise Stopped(f"permafrost {words[0]} ended with {done.returncode}; its reason stands above")
@@ -68,6 +68,12 @@ class Tour:
     def path(self, path: Path) -> str:
         """Return a path as it is typed in `.quickstart`."""
         return os.path.relpath(path, HOME)
+
+
+def typed(*words: str) -> str:
+    """Return words as a person would type them: double quotes around what holds single ones."""
+    plain = [f'"{w}"' if "'" in w and not set(w) & set('"$`\\!') else shlex.quote(w) for w in words]
+    return " ".join(plain)
 
 
 def main() -> int:
@@ -176,10 +182,10 @@ def inputs(tour: Tour, encoder: Any) -> list[list[Any]]:
     if encoder.image:
         from PIL import Image
 
-        ready = [encoder.prepare(Image.open(source))[1] for source in spread(columns["source"], 64)]
+        ready = [encoder.prepare(Image.open(source))[1] for source in spread(columns["source"], 32)]
         size = extract.IMAGES_ON_CPU if on_cpu else extract.IMAGES_ON_GPU
         return [ready[i : i + size] for i in range(0, len(ready), size)]
-    ready = [encoder.prepare(text)[1] for text in spread(columns["text"], 512)]
+    ready = [encoder.prepare(text)[1] for text in spread(columns["text"], 256)]
     ready.sort(key=encoder.text.length, reverse=True)
     batches, budget = [], extract.TOKENS_ON_CPU if on_cpu else extract.TOKENS_ON_GPU
     while ready:

@@ -50,5 +50,5 @@ def text(found: Mapping[str, Any]) -> str:
 
 def note(found: Mapping[str, Any]) -> str:
     """Return which head answered, and whether it is out of date."""
-    stale = "; items it was trained on have changed since: train it again" if found["stale"] else ""
+    stale = f"\nstale: {show.safe(found['stale'])}" if found["stale"] else ""
     return f"{found['collection']}/{found['head']}@{found['version']}, space {found['space'][:12]}{stale}"

@@ -13,8 +13,9 @@ from api.pairs import pairs
 from embedder.errors import TooManyFailures, UsageError
 
 ADVICE = {
-    "decode": "reading and decoding is the bottleneck: more --workers help, where there are cores for them",
-    "encode": "the forward pass is the bottleneck: a GPU (--device cuda) or a smaller encoder helps most",
+    "decode": "decoding is the bottleneck: more --workers, where there are cores",
+    "tokenize": "reading and tokenising is the bottleneck; it takes one core",
+    "encode": "encoding is the bottleneck: a GPU or a smaller encoder helps most",
     "write": "writing is the bottleneck: a faster disk for the store helps most",
 }
 
@@ -113,4 +114,5 @@ def _counts(run: Mapping[str, Any], dry_run: bool) -> list[str]:
 
 def _speed(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     shares = show.percent(show.shares(run["stages"]))
-    return [("speed", f"{run['items_per_second']:,.1f} items/s: {shares}"), ("faster", ADVICE[run["bottleneck"]])]
+    stage = "tokenize" if run["bottleneck"] == "decode" and not run["workers"] else run["bottleneck"]
+    return [("speed", f"{run['items_per_second']:,.1f} items/s: {shares}"), ("faster", ADVICE[stage])]

@@ -32,7 +32,10 @@ def text(found: Mapping[str, Any]) -> str:
         ("busy", ", ".join(found["busy"])),
         *((f"root {show.safe(prefix)}".rstrip(), show.safe(root)) for prefix, root in found["roots"].items()),
         *(("alias", f"{name} = {space[:12]}") for name, space in found["aliases"].items() if name != "default"),
-        *(("head", f"{h['head']}@{h['version']}, {h['kind']} for {show.safe(h['label'])}") for h in found["heads"]),
+        *(
+            ("head", f"{h['head']}@{h['versions'][-1]}, {h['kind']} for {show.safe(h['label'])}")
+            for h in found["heads"]
+        ),
     ]
     return "\n".join([show.block(found["collection"], facts), *(_space(space) for space in found["spaces"])])
 

@@ -21,5 +21,5 @@ def run(call: Call) -> Result:
 def text(row: Mapping[str, Any]) -> str:
     """Return one collection as a block."""
     spaces = [(s["fingerprint"][:12], f"{s['dim']}-d  {show.safe(s['encoder'])}") for s in row["spaces"]]
-    heads = [("heads", ", ".join(f"{h['head']}@{h['version']}" for h in row["heads"]))]
+    heads = [("heads", ", ".join(f"{h['head']}@{h['versions'][-1]}" for h in row["heads"]))]
     return show.block(f"{row['name']}  {show.count(row['items'], 'item')}", spaces + heads)

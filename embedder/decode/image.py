@@ -33,7 +33,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from embedder.decode import sniff
+from embedder.decode import png, sniff
 from embedder.errors import Undecodable, UsageError
 
 # Pillow finds WebP, TIFF and AVIF by file extension only, and bytes have none: importing a plugin registers it
@@ -84,7 +84,10 @@ def decode(data: bytes, background: tuple[int, int, int]) -> Image.Image:
             picture = Image.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError as error:
             raise _unidentified(data) from error
-        return to_rgb(picture, background)
+        flat = to_rgb(picture, background)
+        if picture.format == "PNG":
+            png.require_whole(data, picture)
+        return flat
 
 
 def to_rgb(picture: Image.Image, background: tuple[int, int, int]) -> Image.Image:

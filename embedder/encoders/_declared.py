@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from embedder.errors import MissingFact
+from embedder.errors import EncoderError, MissingFact
 from embedder.naming import EncoderName
 from embedder.transform import ImageTransform
 
@@ -32,13 +32,19 @@ def timm_transform(facts: Mapping[str, Any], name: EncoderName) -> ImageTransfor
         facts: `input_size`, `crop_pct`, `crop_mode`, `interpolation`, `mean`, `std`.
         name: its `fit`, `image_size` and `background` are applied; the ratio of resize to crop is kept, rounded down
             as timm does.
+
+    Raises:
+        EncoderError: the model does not read three channels.
+        MissingFact: a geometry that is not reproduced here, unless the name chooses another.
     """
     channels, height, width = facts["input_size"]
+    if channels != 3:
+        raise EncoderError(f"{name} reads {channels} channels, and pictures here have three: red, green, blue")
     side = name.integer("image_size", None, low=1, high=4096)
     height, width = (side, side) if side else (height, width)
     short = math.floor(min(height, width) / facts["crop_pct"])
     fit = {"center": "crop", "squash": "squash"}.get(facts["crop_mode"], "")
-    odd = channels != 3 or height != width or not fit or (fit == "squash" and short != height)
+    odd = height != width or not fit or (fit == "squash" and short != height)
     return _build(name, odd, height, width, short, fit, facts, f"{facts['crop_mode']} crop of {facts['input_size']}")
 
 
@@ -49,6 +55,9 @@ def open_clip_transform(facts: Mapping[str, Any], size: tuple[int, int], name: E
         facts: `resize_mode`, `interpolation`, `mean`, `std`.
         size: height and width, in pixels, as the model has them.
         name: its `fit` and `background` are applied.
+
+    Raises:
+        MissingFact: a geometry that is not reproduced here, unless the name chooses another.
     """
     height, width = size
     fit = {"shortest": "crop", "squash": "squash"}.get(facts["resize_mode"], "")

@@ -89,9 +89,15 @@ def width_of(forward: Forward, example: Any, what: str) -> int:
     """Return the dimension of the features, by encoding one example.
 
     Raises:
-        EncoderError: the result is not one vector for the example.
+        EncoderError: the model refuses the example, or does not give one vector for it.
     """
-    vector = np.asarray(forward([example]))
+    try:
+        vector = np.asarray(forward([example]))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise EncoderError(f"{what} cannot encode: {reason}", hint="try another image_size, layer or dtype") from error
     if vector.ndim != 2 or len(vector) != 1:
         raise EncoderError(
             f"{what} gives features of shape {vector.shape[1:]} for one input, not one vector",

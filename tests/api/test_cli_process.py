@@ -32,7 +32,9 @@ def wait_for(condition: str, process: subprocess.Popen[str], timeout: float = 60
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_keeps_what_was_encoded_and_the_same_command_goes_on(tmp_path: Path, number: int, code: int) -> None:
+def test_a_signal_keeps_what_was_encoded_and_the_same_command_goes_on(
+    run: Run, tmp_path: Path, number: int, code: int
+) -> None:
     notes = write_notes(tmp_path / "notes.csv", MANY)
     words = (
         "--store",
@@ -56,7 +58,7 @@ def test_a_signal_keeps_what_was_encoded_and_the_same_command_goes_on(tmp_path: 
     assert "goes on where it stopped" in said.err
     stored = Store.open(tmp_path / "s").collection("c").count()
     assert 0 < stored < MANY
-    resumed = finish(start(*words))
+    resumed = run(*words)
     assert resumed.code == 0
     assert resumed.json["unchanged"] == stored
     assert resumed.json["embedded"] == MANY - stored

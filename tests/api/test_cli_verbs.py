@@ -49,7 +49,8 @@ def test_embed_for_people_says_space_speed_and_bottleneck(run: Run, sources: Pat
     space = Store.open(tmp_path / "s").collection("pics").space()
     assert f"{space.short}  192-d  pixels:8" in said.out
     assert "items/s: " in said.out
-    assert "bottleneck" in said.out
+    assert "is the bottleneck" in said.out
+    assert all(len(line) <= 80 for line in said.out.splitlines() if "see" not in line)
     assert f"embed {PICTURES}/{PICTURES}" in said.err.splitlines()[-1]
     assert "\r" not in said.err
 

@@ -46,7 +46,7 @@ def own(store: Path) -> Iterator[TestClient]:
         yield client
 
 
-def error_of(reply: Any, status: int) -> dict[str, Any]:
+def check_error(reply: Any, status: int) -> dict[str, Any]:
     """Check the one shape of errors and return it."""
     assert reply.status_code == status, reply.text
     assert reply.headers["content-type"] == "application/json"
@@ -79,9 +79,9 @@ def test_every_route_answers_errors_in_the_one_shape(client: TestClient) -> None
             filled = re.sub(r"\{\w+\}", "x", path.replace("{collection}", "nowhere"))
             body = {"query": {"text": "a"}} if path.endswith("search") else {"inputs": [{"text": "a"}]}
             asked = {"json": body} if method == "post" else {}
-            error = error_of(client.request(method.upper(), filled, **asked), 404)
+            error = check_error(client.request(method.upper(), filled, **asked), 404)
             assert "nowhere" in error["message"]
-        error = error_of(client.request("PUT", re.sub(r"\{\w+\}", "x", path)), 405)
+        error = check_error(client.request("PUT", re.sub(r"\{\w+\}", "x", path)), 405)
         assert error["type"] == "method_not_allowed"
         declared = schema["paths"][path][method]["responses"]
         assert path in ("/livez", "/readyz") or {"400", "500"} <= set(declared)
@@ -89,7 +89,7 @@ def test_every_route_answers_errors_in_the_one_shape(client: TestClient) -> None
 
 def test_a_path_that_is_no_route_is_an_error_of_the_same_shape(client: TestClient) -> None:
     for path in ("/nothing", "/v1", "/v1/collections/notes/nothing", "/v1/collections/%2e%2e/%2e%2e"):
-        error_of(client.get(path), 404)
+        check_error(client.get(path), 404)
 
 
 def test_replies_have_the_shape_of_the_schema(client: TestClient) -> None:
@@ -130,7 +130,7 @@ def test_include_chooses_the_columns(client: TestClient) -> None:
     assert set(found["hits"][0]["item"]) == {"year"}
     found = client.post(SEARCH, json={"query": {"text": "boat"}, "k": 1, "include": []}).json()
     assert found["hits"][0]["item"] == {}
-    error = error_of(client.post(SEARCH, json={"query": {"text": "boat"}, "include": ["yeer"]}), 422)
+    error = check_error(client.post(SEARCH, json={"query": {"text": "boat"}, "include": ["yeer"]}), 422)
     assert "year" in error["hint"]
 
 
@@ -142,8 +142,8 @@ def test_predict_answers_in_order_with_and_without_a_version(client: TestClient)
         assert found["version"] == 1
     top = client.post(PREDICT, json={"inputs": inputs[:1], "top_k": 1}).json()
     assert list(top["results"][0]["probabilities"]) == ["money"]
-    error_of(client.post(PREDICT.replace("subject", "nobody"), json={"inputs": inputs}), 404)
-    error_of(client.post(PREDICT, json={"inputs": [{"vector": [1.0, 2.0]}]}), 422)
+    check_error(client.post(PREDICT.replace("subject", "nobody"), json={"inputs": inputs}), 404)
+    check_error(client.post(PREDICT, json={"inputs": [{"vector": [1.0, 2.0]}]}), 422)
 
 
 TEXT = '{"query": {"text": "a"}'
@@ -175,15 +175,15 @@ BAD_BODIES: list[tuple[str, int, str]] = [
 @pytest.mark.parametrize(("body", "status", "names"), BAD_BODIES, ids=lambda value: str(value)[:40])
 def test_bad_bodies_are_refused_in_a_few_words(client: TestClient, body: str, status: int, names: str) -> None:
     reply = client.post(SEARCH, content=body.encode(), headers={"content-type": "application/json"})
-    error = error_of(reply, status)
+    error = check_error(reply, status)
     assert names in error["message"] + error["hint"]
     assert len(reply.content) < 4000, "the body is echoed"
 
 
 def test_a_body_that_is_not_utf8_or_not_said_to_be_json_is_refused(client: TestClient) -> None:
     json_type = {"content-type": "application/json"}
-    error_of(client.post(SEARCH, content=b'{"query": {"text": "\xff"}}', headers=json_type), 400)
-    error = error_of(
+    check_error(client.post(SEARCH, content=b'{"query": {"text": "\xff"}}', headers=json_type), 400)
+    error = check_error(
         client.post(SEARCH, content=b'{"query": {"text": "a"}}', headers={"content-type": "text/plain"}), 422
     )
     assert "application/json" in error["message"]
@@ -193,7 +193,7 @@ def test_at_most_ten_errors_are_told_and_nothing_is_echoed(client: TestClient) -
     secret = "s3cret" * 100
     body = {"query": {"text": "a"}, **{f"x{i}": secret for i in range(50)}}
     reply = client.post(SEARCH, json=body)
-    error = error_of(reply, 422)
+    error = check_error(reply, 422)
     assert error["message"].count("x") < 25
     assert "and 40 more" in error["message"]
     assert "s3cret" not in reply.text
@@ -201,13 +201,13 @@ def test_at_most_ten_errors_are_told_and_nothing_is_echoed(client: TestClient) -
 
 def test_an_undecodable_picture_is_415(client: TestClient) -> None:
     image = base64.b64encode(b"no picture at all").decode()
-    error = error_of(client.post("/v1/collections/pics/search", json={"query": {"image": image}}), 415)
+    error = check_error(client.post("/v1/collections/pics/search", json={"query": {"image": image}}), 415)
     assert error["code"] == "not_an_image"
 
 
 def test_a_path_of_the_server_is_no_picture(client: TestClient, sources: Path) -> None:
     path = str(sources / "pics" / "red" / "0.png")
-    error_of(client.post("/v1/collections/pics/search", json={"query": {"image": path}}), 422)
+    check_error(client.post("/v1/collections/pics/search", json={"query": {"image": path}}), 422)
 
 
 @pytest.mark.parametrize("spelled", ["red/1.png", "red%2F1.png", "red%2f1.png"])
@@ -215,8 +215,8 @@ def test_ids_with_slashes_work_raw_and_encoded(own: TestClient, spelled: str) ->
     path = f"/v1/collections/pics/items/{spelled}"
     assert own.get(path).json()["id"] == "red/1.png"
     assert own.delete(path).json() == {"collection": "pics", "deleted": 1, "removed": False}
-    error_of(own.get(path), 404)
-    error_of(own.delete(path), 404)
+    check_error(own.get(path), 404)
+    check_error(own.delete(path), 404)
     found = own.post("/v1/collections/pics/search", json={"query": {"id": "red/0.png"}, "k": 100}).json()
     assert "red/1.png" not in [hit["id"] for hit in found["hits"]]
 
@@ -224,7 +224,7 @@ def test_ids_with_slashes_work_raw_and_encoded(own: TestClient, spelled: str) ->
 def test_deleting_a_collection_ends_it(own: TestClient) -> None:
     assert own.post(SEARCH, json={"query": {"text": "a"}}).status_code == 200
     assert own.delete("/v1/collections/notes").json()["removed"]
-    error_of(own.post(SEARCH, json={"query": {"text": "a"}}), 404)
+    check_error(own.post(SEARCH, json={"query": {"text": "a"}}), 404)
     assert [c["name"] for c in own.get("/v1/collections").json()["collections"]] == ["pics"]
 
 
@@ -236,8 +236,8 @@ def test_a_body_over_the_limit_is_413_whatever_it_says_of_its_length(client: Tes
             yield large[start : start + (1 << 20)]
 
     json_type = {"content-type": "application/json"}
-    assert "16 MiB" in error_of(client.post(SEARCH, content=large, headers=json_type), 413)["message"]
-    error_of(client.post(SEARCH, content=pieces(), headers=json_type), 413)
+    assert "16 MiB" in check_error(client.post(SEARCH, content=large, headers=json_type), 413)["message"]
+    check_error(client.post(SEARCH, content=pieces(), headers=json_type), 413)
 
 
 def test_request_ids_are_kept_where_they_are_plain_and_made_where_not(client: TestClient) -> None:
@@ -248,7 +248,7 @@ def test_request_ids_are_kept_where_they_are_plain_and_made_where_not(client: Te
 
 
 def test_another_host_name_is_refused(client: TestClient) -> None:
-    error = error_of(client.get("/v1/collections", headers={"host": "evil.example"}), 400)
+    error = check_error(client.get("/v1/collections", headers={"host": "evil.example"}), 400)
     assert error["type"] == "invalid_host"
     for host in ("localhost:8765", "127.0.0.1:1", "[::1]:80", "LOCALHOST"):
         assert client.get("/livez", headers={"host": host}).status_code == 200
@@ -262,7 +262,7 @@ def test_a_defect_is_a_500_without_paths_or_traces(
 
     monkeypatch.setattr(Service, "ls", broken)
     reply = client.get("/v1/collections")
-    error = error_of(reply, 500)
+    error = check_error(reply, 500)
     assert error["type"] == "internal_error"
     assert str(built) not in reply.text
     assert "ZeroDivision" not in reply.text
@@ -279,7 +279,7 @@ def test_errors_of_ours_keep_their_status_and_lose_their_paths(
         )
 
     monkeypatch.setattr(Service, "heads", mismatch)
-    error = error_of(client.get("/v1/collections/notes/heads"), 409)
+    error = check_error(client.get("/v1/collections/notes/heads"), 409)
     assert error["type"] == "space_mismatch"
     assert error["message"] == "of Space a, not of b in notes (differs in: layer)"
     assert error["hint"] == "look at x.json"
@@ -288,7 +288,7 @@ def test_errors_of_ours_keep_their_status_and_lose_their_paths(
 def test_readiness_says_how_far_it_is(built: Path, tmp_path: Path) -> None:
     app = create_app(Service(Settings(store=str(built))))
     client = TestClient(app, base_url=HOST)
-    error = error_of(client.get("/readyz"), 503)
+    error = check_error(client.get("/readyz"), 503)
     assert error["type"] == "not_ready"
     assert client.get("/readyz").json()["phase"] == "starting"
     assert client.get("/livez").status_code == 200

@@ -154,6 +154,9 @@ def damaged() -> Iterator[Case]:
     flipped = bytearray(whole)
     flipped[len(flipped) // 2] ^= 0x10
     yield Case("png, wrong checksum in its header", start[:-1] + b"?" + chunk(b"IDAT", whole), CUT)
+    yield Case("png, wrong checksum of its pixels", start + chunk(b"IDAT", whole, crc=1) + chunk(b"IEND", b""), CUT)
+    yield Case("png, rows that never come", png(8, 8, zlib.compress((b"\0" + b"\x90" * 8) * 5)), CUT)
+    yield Case("png, a black last row", png(8, 8, zlib.compress((b"\0" + b"\x90" * 8) * 7 + bytes(9))), (GOOD,), (8, 8))
     yield Case("png, a flipped bit", png(8, 8, bytes(flipped)), CUT)
     yield Case("png, pixels cut short", png(8, 8, whole[:-5]), CUT)
     yield Case("png of 0 x 0", png(0, 0, zlib.compress(b"")), ("empty", "damaged"))

@@ -91,6 +91,11 @@ def test_impossible_facts_are_refused(facts: dict[str, Any]) -> None:
         timm_transform({**TIMM_FACTS, **facts}, naming.parse("timm:x"))
 
 
+def test_grey_models_are_refused_whatever_the_fit() -> None:
+    with pytest.raises(EncoderError, match="reads 1 channels"):
+        timm_transform({**TIMM_FACTS, "input_size": (1, 28, 28)}, naming.parse("timm:x?fit=squash"))
+
+
 def test_settings_are_read_from_the_name() -> None:
     plain, drawn, seeded = (
         settings(naming.parse(f"timm:x{options}"))

@@ -77,6 +77,19 @@ def test_image_size_equals_timm_at_that_size(folders: dict[str, Path]) -> None:
         assert encoder.encode(pictures()) == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
+def test_image_size_rebuilds_a_model_of_fixed_size() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = timm.create_model("vit_tiny_patch16_224", img_size=64)
+    model.reset_classifier(0)
+    config = {**resolve_model_data_config(model), "input_size": (3, 64, 64)}
+    transform = create_transform(**config, is_training=False)
+    with torch.inference_mode():
+        expected = model.eval()(torch.stack([transform(picture) for picture in pictures()])).numpy()
+    encoder = load_encoder("timm:vit_tiny_patch16_224?weights=random&image_size=64&normalize=false")
+    assert encoder.encode(pictures()) == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
 def hooked(model: Any, module: Any) -> NDArray[np.float32]:
     """Return what one module gives for the pictures."""
     kept: list[torch.Tensor] = []
@@ -266,6 +279,11 @@ def test_several_weight_files_are_not_chosen_from(folder: Path) -> None:
     with pytest.raises(EncoderError, match=r"a\.safetensors, b\.safetensors"):
         load_encoder(f"timm:local-dir:{folder}")
     assert load_encoder(f"timm:local-dir:{folder}?weights={first}").space.dim > 0
+
+
+def test_a_size_that_the_model_cannot_take() -> None:
+    with pytest.raises(EncoderError, match=r"cannot (encode|build)"):
+        load_encoder("timm:vit_tiny_patch16_224?weights=random&image_size=8")
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "tpu", "cuda:x"])

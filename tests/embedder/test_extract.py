@@ -166,6 +166,19 @@ def test_only_so_many_vectors_are_remembered(monkeypatch: pytest.MonkeyPatch) ->
     assert len({"w0", "w49"} & {call[0][0] for call in spy.calls[50:]}) == 1
 
 
+def test_what_is_remembered_does_not_hold_on_to_its_batch() -> None:
+    held: list[weakref.ref[Any]] = []
+
+    def forward(prepared: Sequence[list[str]]) -> np.ndarray:
+        rows = of_texts(prepared)
+        held.append(weakref.ref(rows))
+        return rows
+
+    memory = batches.Batches(Spy(forward, normalize=False).encoder, "text")
+    memory.encode([(Decoded(item, item.id, item.text, 1), ["x", item.id]) for item in text_items(*"abcd")])
+    assert [ref() for ref in held] == [None]
+
+
 def test_what_failed_is_not_remembered() -> None:
     spy = Spy(troubled)
     failures = split(spy.run(text_items("nan", "x", "nan"), batch_size=1))[1]
@@ -226,7 +239,7 @@ def test_what_a_failed_pass_allocated_is_free_before_it_is_tried_again() -> None
         return of_texts(prepared) * activations[0]
 
     assert len(split(Spy(forward).run(text_items("a", "b", "c", "d")))[0]) == 4
-    assert len(held) == 7
+    assert len(held) == 1 + 1 + 4
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")])

@@ -154,7 +154,7 @@ def test_ragged_rows_are_named(tmp_path: Path) -> None:
 
 def test_a_quote_that_is_not_closed_refuses_the_file_and_names_the_row(tmp_path: Path) -> None:
     lines = ["id,text\n", *(f"{n},x\n" for n in range(1, 5)), '5,"open\n', *(f"{n},x\n" for n in range(6, 2000))]
-    for tail in ("", '2000,"y"\n', '2000,"y"\n2001,x\n', '2000,"y"\n2001,"y"\n'):
+    for tail in ("", '2000,5" wide\n', '2000,"y"\n', '2000,"y"\n2001,x\n', '2000,"y"\n2001,"y"\n'):
         error = refusal(csv_of(tmp_path, "".join(lines) + tail))
         assert error.what.startswith("t.csv cannot be read from row 5 on:")
         assert "close it" in error.hint

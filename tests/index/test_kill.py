@@ -17,13 +17,14 @@ from tests.index.tools import Rows, contents, fresh, planted, run
 
 N = 400
 WRITER = """
-import sys
-from pathlib import Path
+import sys, time
 import embedder.extract, index.ingest
+from index import files
 from index.store import Store
 from tests.index.tools import Rows, planted, run
 embedder.extract.WINDOW = 16
 index.ingest.COMMIT_ROWS = 16
+files.fault = lambda point: time.sleep(0.02)
 store, first, stop, salt = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 collection = Store.open(store, create=True).collection("c", create=True)
 print("ready", flush=True)
