@@ -128,6 +128,11 @@ def perform(args: list[str]) -> Any:
         found = program().main(args, prog_name=PROGRAM, standalone_mode=False)
     except typer.TyperException as error:
         _usage(error, args)
+    except SystemExit as stop:
+        if stop.code == TERMINATED:
+            raise
+        # typer's own way out where the reader of the help has gone
+        return 0
     if found == 130:
         raise KeyboardInterrupt
     return found

@@ -1,7 +1,11 @@
-"""Heads on disk: `heads/<name>/<version>/` with `head.safetensors` and, written last, `manifest.json`. No pickle."""
+"""Heads on disk: `heads/<name>/<version>/` with `head.safetensors` and, written last, `manifest.json`. No pickle.
+
+The manifest holds its own checksum and that of the arrays; nothing is parsed into a model before both agree.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
 from collections.abc import Mapping
@@ -14,19 +18,23 @@ from numpy.typing import NDArray
 
 from embedder.errors import Damaged, UnknownName, UsageError
 from embedder.records import FloatMatrix, Keys
-from embedder.space import Space
+from embedder.space import Space, canonical_json
+from heads.folds import Ints
 from heads.kind import Estimator, estimator
+from heads.labels import Task, word
 from index import files
-from index.store import Collection, check_name
-from index.view import Live
+from index.store import Collection, check_name, scan
 
 FORMAT = 1
-ARRAYS, MANIFEST, ROW_KEYS = "head.safetensors", "manifest.json", "row_keys"
+ARRAYS, MANIFEST, CHECK = "head.safetensors", "manifest.json", "manifest_sha256"
+MODEL = "model."
+MOST_PROBABILITIES = 5_000_000
+FACTS = ("kind", "label", "classes", "n_train", "n_test", "metrics", "left_out", "split", "created")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable class, and the probability of each class (the `top_k` likeliest, where that was asked)."""
+    """The most probable class, and the probability of each (of the `top_k`, where asked), likeliest first."""
 
     label: str
     probabilities: dict[str, float]
@@ -34,7 +42,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Head:
-    """A head that was verified and read. `row_keys` are the keys of the rows it was trained on, ascending."""
+    """A head that was verified and read.
+
+    `row_keys` (n_train,) are the keys of the rows it was fitted to, and `row_labels` their codes into `classes`.
+    """
 
     name: str
     version: int
@@ -43,13 +54,13 @@ class Head:
     space: Space
     classes: list[str]
     row_keys: Keys
+    row_labels: Ints
     manifest: Mapping[str, Any]
     model: Estimator
 
     def as_json(self) -> dict[str, Any]:
         """Return what `train` returned of it, as plain values."""
-        names = ("kind", "label", "classes", "n_train", "n_test", "metrics", "left_out", "split")
-        facts = {name: self.manifest[name] for name in names}
+        facts = {name: self.manifest[name] for name in FACTS}
         return {"head": self.name, "version": self.version, "space": self.space.fingerprint, **facts}
 
     def require_space(self, space: Space) -> None:
@@ -66,35 +77,63 @@ class Head:
             raise UsageError(f"head {self.name} reads finite vectors of {self.space.dim} dimensions, not {X.shape}")
         if top_k is not None and top_k < 1:
             raise UsageError(f"top_k is at least 1, not {top_k}")
-        return [self._prediction(row, top_k or len(self.classes)) for row in self.model.predict_proba(X)]
+        rows = self.model.predict_proba(X) if len(X) else np.empty((0, len(self.classes)))
+        return [self._prediction(row, top_k or len(self.classes)) for row in rows]
 
     def _prediction(self, row: NDArray[np.float64], top_k: int) -> Prediction:
         best = np.argsort(-row, kind="stable")
         return Prediction(self.classes[best[0]], {self.classes[i]: float(row[i]) for i in best[:top_k]})
 
     def stale(self, collection: Collection) -> str | None:
-        """Say why the head no longer stands on the rows it was trained on; None where it does."""
-        gone = int((~Live.read(collection).holds(self.row_keys)).sum())
-        if not gone:
-            return None
-        return f"{gone} of {len(self.row_keys)} training rows were deleted or have other content now: train again"
+        """Say why the head no longer stands on the rows it was fitted to; None where it does."""
+        now = scan(collection.items, ["key", self.label])
+        labels = dict(zip(now["key"].to_pylist(), now[self.label].to_pylist(), strict=True))
+        keys = self.row_keys.tolist()
+        gone = sum(key not in labels for key in keys)
+        learned = (self.classes[code] for code in self.row_labels.tolist())
+        changed = sum(key in labels and word(labels[key]) != was for key, was in zip(keys, learned, strict=True))
+        reasons = [
+            f"{gone} were deleted or have other content" if gone else "",
+            f"{changed} have another label" if changed else "",
+        ]
+        said = " and ".join(filter(None, reasons))
+        return f"of {len(keys)} training rows {said} now: train again" if said else None
 
 
-def save(collection: Collection, name: str, manifest: Mapping[str, Any], model: Estimator, row_keys: Keys) -> int:
+def rows_of(task: Task, tested: Ints, probabilities: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+    """Return what is saved beside the model: which rows it stands on, and the held-out predictions where they are few.
+
+    `row_keys` and `row_labels` (n_train,) int64; `test_keys`, `test_labels` (n_test,) int64 and `test_probabilities`
+    (n_test, C) float32, up to 5 million values.
+    """
+    codes = task.y.astype(np.int64)
+    found: dict[str, NDArray[Any]] = {"row_keys": task.keys[task.train], "row_labels": codes[task.train]}
+    if probabilities.size <= MOST_PROBABILITIES:
+        found |= {"test_keys": task.keys[tested], "test_labels": codes[tested]}
+        found["test_probabilities"] = probabilities.astype(np.float32)
+    return found
+
+
+def save(
+    collection: Collection, name: str, manifest: Mapping[str, Any], model: Estimator, rows: Mapping[str, NDArray[Any]]
+) -> int:
     """Write the next version of a head, whole or not at all, and return its number."""
     from safetensors.numpy import save as to_bytes
 
     home = collection.path / "heads" / check_name(name, "head")
+    arrays = {**{MODEL + key: value for key, value in model.arrays().items()}, **rows}
+    data = to_bytes({key: np.ascontiguousarray(value) for key, value in arrays.items()})
+    facts = {
+        **manifest, "format": FORMAT, "name": name, "params": model.params(),
+        "sha256": hashlib.sha256(data).hexdigest(), "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }  # fmt: skip
     with files.lock(collection.lock_path(f"head-{name}")):
         for leftover in home.glob(".tmp-*"):
             shutil.rmtree(leftover)
-        version = max(_versions(home), default=0) + 1
+        facts["version"] = version = max(_versions(home), default=0) + 1
         folder = home / f".tmp-{version}"
-        arrays = {k: np.ascontiguousarray(v) for k, v in model.arrays().items()} | {ROW_KEYS: row_keys}
-        files.write_bytes(folder / ARRAYS, to_bytes(arrays))
-        facts = {"format": FORMAT, "name": name, "version": version, "params": model.params()}
-        facts["created"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        files.write_json(folder / MANIFEST, {**manifest, **facts, "sha256": files.sha256(folder / ARRAYS)})
+        files.write_bytes(folder / ARRAYS, data)
+        files.write_json(folder / MANIFEST, {**facts, CHECK: _sha256_of(facts)})
         files.checkpoint("head:rename")
         folder.rename(home / str(version))
         files.sync_folder(home)
@@ -102,15 +141,17 @@ def save(collection: Collection, name: str, manifest: Mapping[str, Any], model: 
 
 
 def list_heads(collection: Collection) -> list[dict[str, Any]]:
-    """Return every head of a collection with its versions and the facts of the newest one."""
+    """Return every head with its `versions` and the facts of the newest one; a damaged one says so under `damaged`."""
     found = []
-    for home in sorted((collection.path / "heads").glob("*")):
-        versions = _versions(home)
-        if versions:
-            facts = files.read_json(home / str(max(versions)) / MANIFEST)
-            keys = ("kind", "label", "classes", "n_train", "n_test", "metrics", "created")
-            space = facts["space"]["fingerprint"]
-            found.append({"head": home.name, "versions": versions, "space": space, **{key: facts[key] for key in keys}})
+    for name in _names(collection):
+        versions = _versions(_home(collection, name))
+        row: dict[str, Any] = {"head": name, "version": versions[-1], "versions": versions}
+        try:
+            facts = _manifest(_home(collection, name) / str(versions[-1]))
+            row |= {"space": facts["space"]["fingerprint"], **{key: facts[key] for key in FACTS}}
+        except Damaged as error:
+            row |= {"kind": "damaged", "label": "", "damaged": error.what}
+        found.append(row)
     return found
 
 
@@ -122,41 +163,60 @@ def load_head(collection: Collection, reference: str) -> Head:
 
     Raises:
         UnknownName: there is no such head or version; the nearest names are in the hint.
-        Damaged: its arrays fail their checksum, or do not fit its manifest; nothing is parsed before it is checked.
+        Damaged: its files fail their checksums, or do not fit together.
     """
-    name, _, wanted = reference.partition("@")
-    known = [row["head"] for row in list_heads(collection)]
-    where = f"collection {collection.name}"
+    name, at, wanted = reference.partition("@")
+    known, where = _names(collection), f"collection {collection.name}"
     if name not in known:
         hint = f"heads: {', '.join(known)}" if known else f"permafrost train {collection.name} --label X"
         raise UnknownName.of("head", name, known, where=where, hint=hint)
-    home = collection.path / "heads" / name
-    versions = _versions(home)
-    if wanted and (not wanted.isdigit() or int(wanted) not in versions):
-        raise UnknownName(f"head {name!r} has no version {wanted!r}", where=where, hint=f"versions: {versions}")
-    return _read(home / str(int(wanted) if wanted else max(versions)))
+    versions = _versions(_home(collection, name))
+    if at and wanted not in map(str, versions):
+        listed = ", ".join(map(str, versions))
+        raise UnknownName(f"head {name!r} has no version {wanted!r}", where=where, hint=f"versions: {listed}")
+    return _read(_home(collection, name) / (wanted or str(versions[-1])))
 
 
 def _read(folder: Path) -> Head:
     from safetensors import SafetensorError
     from safetensors.numpy import load as from_bytes
 
-    facts = files.read_json(folder / MANIFEST)
-    hint = "train it again: permafrost train"
+    facts, hint = _manifest(folder), "train it again: permafrost train"
     try:
-        files.check_sha256(folder / ARRAYS, facts["sha256"])
-        if facts["format"] != FORMAT:
-            raise Damaged(f"the head has format {facts['format']}; this version reads {FORMAT}", where=str(folder))
-        arrays = from_bytes((folder / ARRAYS).read_bytes())
-        row_keys = arrays.pop(ROW_KEYS)
-        model = estimator(facts["kind"]).restore(arrays, facts["params"])
-        classes = [str(name) for name in facts["classes"]]
+        data = (folder / ARRAYS).read_bytes()
+        if hashlib.sha256(data).hexdigest() != facts["sha256"]:
+            raise Damaged(f"{ARRAYS} fails its checksum", where=str(folder), hint=hint)
+        arrays = from_bytes(data)
+        learned = {key.removeprefix(MODEL): value for key, value in arrays.items() if key.startswith(MODEL)}
+        model = estimator(facts["kind"]).restore(learned, facts["params"])
         return Head(
             facts["name"], facts["version"], facts["kind"], facts["label"], Space.from_json(facts["space"]),
-            classes, row_keys, facts, model,
+            facts["classes"], arrays["row_keys"], arrays["row_labels"], facts, model,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
         raise Damaged(f"the head cannot be read: {error}", where=str(folder), hint=hint) from error
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    facts = files.read_json(folder / MANIFEST)
+    found = facts.pop(CHECK, None) if isinstance(facts, dict) else None
+    if found != _sha256_of(facts):
+        raise Damaged(f"{MANIFEST} fails its checksum", where=str(folder), hint="train it again: permafrost train")
+    if facts["format"] != FORMAT:
+        raise Damaged(f"the head has format {facts['format']}; this version reads {FORMAT}", where=str(folder))
+    return dict(facts)
+
+
+def _sha256_of(facts: Any) -> str:
+    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()
+
+
+def _home(collection: Collection, name: str) -> Path:
+    return collection.path / "heads" / name
+
+
+def _names(collection: Collection) -> list[str]:
+    return sorted(home.name for home in (collection.path / "heads").glob("*") if _versions(home))
 
 
 def _versions(home: Path) -> list[int]:

@@ -248,7 +248,7 @@ def accuracy(metrics: dict[str, Any]) -> str:
 
 def worth(metrics: dict[str, Any]) -> str:
     """Say how far a head is above the majority class, in points of accuracy."""
-    points, low, high = (100 * (x - metrics["majority"]) for x in (metrics["accuracy"], *metrics["accuracy_interval"]))
+    points, low, high = (100 * x for x in (metrics["gain_over_majority"], *metrics["gain_over_majority_interval"]))
     base = f"the majority class reaches {metrics['majority']:.3f}"
     return f"accuracy {accuracy(metrics)}, held out; {base}: {points:+.0f} points [{low:+.0f}, {high:+.0f}]"
 

@@ -23,7 +23,7 @@ def run(
     where: options.Where = None,
     min_class_size: Annotated[
         int, option("Leave out classes that have fewer.", metavar="N", min=1, show_default=True)
-    ] = 2,
+    ] = 5,
     seed: Annotated[int, option("For the split and the fit.", metavar="N", show_default=True)] = 0,
 ) -> Result:
     """Train a head on stored vectors.
@@ -40,13 +40,14 @@ def run(
 
 def text(collection: str, trained: Mapping[str, Any]) -> str:
     """Return the head's name, what it was trained on, and its metrics with their intervals."""
-    metrics = trained["metrics"]
+    metrics, split = trained["metrics"], show.safe(trained["split"])
     title = (
         f"{collection}/{trained['head']}@{trained['version']}: {trained['kind']} in {show.duration(trained['seconds'])}"
     )
     facts = [
         ("label", f"{show.safe(trained['label'])}, {show.count(len(trained['classes']))} classes"),
-        ("items", f"{show.count(trained['n_train'])} to train on, {show.count(trained['n_test'])} to test on"),
+        ("items", f"{show.count(trained['n_train'])} trained on, {show.count(trained['n_test'])} held out ({split})"),
+        ("left out", ", ".join(f"{show.safe(name)} ({n})" for name, n in trained["left_out"].items())),
         *((name, _metric(name, metrics)) for name in SHOWN if metrics.get(name) is not None),
         ("space", trained["space"][:12]),
     ]

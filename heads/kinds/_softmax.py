@@ -34,7 +34,8 @@ class Weights:
 def path(X: Floats, y: Codes, n_classes: int, Cs: Iterable[float], *, gtol: float) -> Iterator[Weights]:
     """Yield the weights for each C, each found from the one before; `Cs` ascend.
 
-    Minimises (1/n) Σ cross entropy + ‖W‖² / (2nC), the bias unpenalised: scikit-learn's C. Axis j is scaled by
+    Minimises (1/n) Σ cross entropy + ‖W‖² / (2nC), the bias unpenalised: scikit-learn's C. As there, two classes are
+    penalised by the one vector of their difference, which is twice that. Axis j is scaled by
     1/√(h·var_j + 1/(nC)), h = 1/classes, near the inverse root of the Hessian when the axes of X are principal ones
     (after Böhning 1992). Products run in the dtype of X, sums over rows in float64.
 
@@ -47,7 +48,7 @@ def path(X: Floats, y: Codes, n_classes: int, Cs: Iterable[float], *, gtol: floa
     variance = np.asarray(X.var(axis=0), dtype=np.float64)
     prior = np.log(np.maximum(np.bincount(y, minlength=n_classes), 0.5) / n)
     found = Weights(np.zeros((d, n_classes)), prior - prior.mean())
-    for C in Cs:
+    for C in Cs if n_classes > 2 else (C / 2 for C in Cs):
         scale = 1 / np.sqrt(variance / n_classes + 1 / (n * C))
         loss = _Loss(np.asarray(X * scale, dtype=X.dtype), y, scale**2 / (n * C))
         found = _minimise(loss, found, scale, gtol)

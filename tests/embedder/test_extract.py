@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,95 +12,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedder import batches, extract
-from embedder.encoder import Encoder, ImageTower, TextTower
-from embedder.errors import EncoderError, Undecodable, UsageError
+from embedder import extract
+from embedder.encoder import Encoder, TextTower
+from embedder.errors import UsageError
 from embedder.extract import Stages
-from embedder.naming import EncoderName
 from embedder.pool import DecodePool
-from embedder.records import Decoded, Failure, Item, Medium, Vectors
+from embedder.records import Item, Vectors
 from embedder.space import Space
-from embedder.transform import ImageTransform
-from tests.embedder.sources import png
-
-DIM = 6
-TRANSFORM = ImageTransform(4, 4, 4, (0, 0, 0), (1, 1, 1), "box", "squash")
-Forward = Callable[[Sequence[Any]], Any]
-
-
-def vector(key: bytes) -> np.ndarray:
-    """The vector planted for a content."""
-    row = np.frombuffer(hashlib.sha256(key).digest()[: 4 * DIM], dtype="<u4").astype(np.float64)
-    return np.asarray(row / np.linalg.norm(row), dtype=np.float32)
-
-
-def of_texts(prepared: Sequence[list[str]]) -> np.ndarray:
-    return np.stack([vector(" ".join(words).encode()) for words in prepared])
-
-
-class Spy:
-    """An encoder of planted vectors that keeps what each forward pass was given. A token is a word."""
-
-    def __init__(self, forward: Forward = of_texts, *, device: str = "cpu", normalize: bool = True) -> None:
-        self.calls: list[list[Any]] = []
-        self._forward = forward
-        text = TextTower(lambda text, role: text.split(), len, self.forward, 10_000)
-        space = Space("spy:6", DIM, ("image", "text"), {"normalize": normalize})
-        image = ImageTower(TRANSFORM, self.forward)
-        self.encoder = Encoder(EncoderName("spy", "6"), space, device, image, text)
-
-    def forward(self, prepared: Sequence[Any]) -> Any:
-        self.calls.append(list(prepared))
-        return self._forward(prepared)
-
-    def run(self, items: Iterable[Item], **options: Any) -> list[Vectors | Failure]:
-        given: dict[str, Any] = {"pool": None, "batch_size": None, "stages": Stages(), **options}
-        medium: Medium = "text" if given["pool"] is None else "image"
-        return list(extract.extract(items, self.encoder, medium, **given))
-
-    @property
-    def sizes(self) -> list[int]:
-        return [len(call) for call in self.calls]
-
-
-def text_items(*texts: str) -> list[Item]:
-    return [Item(str(n), "text", f"t#{n}", text=text) for n, text in enumerate(texts)]
-
-
-def picture_items(*words: str) -> list[Item]:
-    return [Item(str(n), "image", f"{word}.png", data=png(word)) for n, word in enumerate(words)]
-
-
-def split(found: Iterable[Vectors | Failure]) -> tuple[dict[str, np.ndarray], dict[str, Failure]]:
-    """Vectors and failures by id; an id that comes twice is noticed."""
-    vectors: dict[str, np.ndarray] = {}
-    failures: dict[str, Failure] = {}
-    for one in found:
-        if isinstance(one, Failure):
-            assert one.id not in failures
-            failures[one.id] = one
-            continue
-        assert one.array.dtype == np.float32
-        assert one.array.flags.c_contiguous
-        assert one.array.shape == (len(one.decoded), DIM)
-        for decoded, row in zip(one.decoded, one.array, strict=True):
-            assert decoded.item.id not in vectors
-            vectors[decoded.item.id] = row
-    assert not vectors.keys() & failures.keys()
-    return vectors, failures
-
-
-def troubled(prepared: Sequence[list[str]]) -> np.ndarray:
-    """Planted vectors, and trouble for the texts that ask for it."""
-    for words in prepared:
-        if words[0] == "raise":
-            raise RuntimeError("cannot")
-    rows = of_texts(prepared)
-    for row, words in zip(rows, prepared, strict=True):
-        if words[0] in ("nan", "inf", "zero"):
-            row[-1 if words[0] == "nan" else slice(None)] = float(words[0].replace("zero", "0"))
-    return rows
-
+from tests.embedder.spy import (
+    DIM,
+    TRANSFORM,
+    Ready,
+    Spy,
+    of_texts,
+    picture_items,
+    split,
+    text_items,
+    troubled,
+    vector,
+)  # fmt: skip
 
 REASONS = {
     "raise": "encode_failed", "nan": "non_finite", "inf": "non_finite", "zero": "non_finite", " \n": "empty_text",
@@ -143,141 +71,6 @@ def test_the_longest_texts_of_a_window_come_first(monkeypatch: pytest.MonkeyPatc
     spy = Spy()
     spy.run(text_items("a a", "b", "c c c", "d", "e", "f f f f f", "g g"), batch_size=2)
     assert [[len(words) for words in call] for call in spy.calls] == [[3, 2], [1, 1], [5, 2], [1]]
-
-
-@pytest.mark.parametrize("size", [1, 3, 100])
-@pytest.mark.parametrize("window", [2, 1000])
-def test_equal_contents_are_encoded_once(monkeypatch: pytest.MonkeyPatch, size: int, window: int) -> None:
-    monkeypatch.setattr(extract, "WINDOW", window)
-    spy = Spy()
-    texts = ["same", "other", "same", "same", "third one", "other", "same"]
-    vectors, _ = split(spy.run(text_items(*texts), batch_size=size))
-    assert sum(spy.sizes) == 3
-    assert all(np.array_equal(vectors[str(n)], vectors[str(texts.index(text))]) for n, text in enumerate(texts))
-    assert len(vectors) == len(texts)
-
-
-def test_only_so_many_vectors_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "RECENT_BYTES", 4 * DIM * 10)
-    spy = Spy()
-    found = split(spy.run(text_items(*(f"w{n}" for n in range(50)), "w49", "w0"), batch_size=1))[0]
-    assert len(found) == 52
-    assert sum(spy.sizes) == 51
-    assert len({"w0", "w49"} & {call[0][0] for call in spy.calls[50:]}) == 1
-
-
-def test_what_is_remembered_does_not_hold_on_to_its_batch() -> None:
-    held: list[weakref.ref[Any]] = []
-
-    def forward(prepared: Sequence[list[str]]) -> np.ndarray:
-        rows = of_texts(prepared)
-        held.append(weakref.ref(rows))
-        return rows
-
-    memory = batches.Batches(Spy(forward, normalize=False).encoder, "text")
-    memory.encode([(Decoded(item, item.id, item.text, 1), ["x", item.id]) for item in text_items(*"abcd")])
-    assert [ref() for ref in held] == [None]
-
-
-def test_what_failed_is_not_remembered() -> None:
-    spy = Spy(troubled)
-    failures = split(spy.run(text_items("nan", "x", "nan"), batch_size=1))[1]
-    assert set(failures) == {"0", "2"}
-    assert spy.sizes == [1, 1, 1]
-
-
-@pytest.mark.parametrize(
-    "error",
-    [RuntimeError("no"), ValueError("no"), IndexError("no"), KeyError("no"), TypeError("no"), FloatingPointError("no")],
-    ids=lambda e: type(e).__name__,
-)
-def test_a_batch_that_fails_is_split_until_only_the_bad_item_fails(error: Exception) -> None:
-    def forward(prepared: Sequence[list[str]]) -> np.ndarray:
-        if ["w11"] in prepared:
-            raise error
-        return of_texts(prepared)
-
-    spy = Spy(forward)
-    vectors, failures = split(spy.run(text_items(*(f"w{n}" for n in range(16)))))
-    assert vectors.keys() == {str(n) for n in range(16)} - {"11"}
-    (failure,) = failures.values()
-    assert (failure.id, failure.source, failure.stage, failure.reason) == ("11", "t#11", "encode", "encode_failed")
-    assert (failure.exception, failure.message, failure.bytes) == (type(error).__name__, str(error), 3)
-    assert len(spy.calls) == 1 + 2 * math.log2(16)
-
-
-def test_an_encoder_may_say_itself_why_an_item_fails() -> None:
-    def forward(prepared: Sequence[list[str]]) -> np.ndarray:
-        raise Undecodable("too long for the service", stage="encode", reason="refused_by_service")
-
-    (failure,) = split(Spy(forward).run(text_items("x")))[1].values()
-    assert (failure.stage, failure.reason, failure.message) == (
-        "encode", "refused_by_service", "too long for the service",
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("error", [EncoderError("gone"), KeyboardInterrupt(), OSError(28, "No space left on device")])
-def test_what_no_item_is_to_blame_for_ends_the_run(error: BaseException) -> None:
-    def forward(prepared: Sequence[list[str]]) -> np.ndarray:
-        raise error
-
-    with pytest.raises(type(error)):
-        Spy(forward).run(text_items("x", "y"))
-    with pytest.raises(EncoderError, match=r"gave \(2, 5\), not \(2, 6\)"):
-        Spy(lambda prepared: np.ones((len(prepared), DIM - 1))).run(text_items("x", "y"))
-
-
-def test_what_a_failed_pass_allocated_is_free_before_it_is_tried_again() -> None:
-    held: list[weakref.ref[Any]] = []
-
-    def forward(prepared: Sequence[list[str]]) -> np.ndarray:
-        assert not [ref for ref in held if ref() is not None]
-        activations = np.ones(1000)
-        held.append(weakref.ref(activations))
-        if len(prepared) > 1:
-            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
-        return of_texts(prepared) * activations[0]
-
-    assert len(split(Spy(forward).run(text_items("a", "b", "c", "d")))[0]) == 4
-    assert len(held) == 1 + 1 + 4
-
-
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")])
-@pytest.mark.parametrize("size", [None, 64])
-def test_a_batch_that_does_not_fit_is_halved_and_that_is_remembered(error: Exception, size: int | None) -> None:
-    def forward(prepared: Sequence[list[str]]) -> np.ndarray:
-        if len(prepared) > 8:
-            raise error
-        return of_texts(prepared)
-
-    spy = Spy(forward)
-    vectors, failures = split(spy.run(text_items(*(f"w{n} " * 32 for n in range(512))), batch_size=size))
-    assert (len(vectors), len(failures)) == (512, 0)
-    refused = [n for n in spy.sizes if n > 8]
-    assert sum(refused) < 6 * 64
-    assert set(spy.sizes[-40:]) == {8}
-
-
-def test_an_item_that_does_not_fit_alone_is_one_failure() -> None:
-    def forward(prepared: Sequence[list[str]]) -> np.ndarray:
-        if any(len(words) > 50 for words in prepared):
-            raise MemoryError("Unable to allocate 8 GiB")
-        return of_texts(prepared)
-
-    spy = Spy(forward)
-    vectors, failures = split(spy.run(text_items("x " * 60, *(f"w{n}" for n in range(40)))))
-    assert len(vectors) == 40
-    assert {id: f.reason for id, f in failures.items()} == {"0": "out_of_memory"}
-
-
-@pytest.mark.parametrize("normalize", [True, False])
-def test_vectors_without_direction_are_failures(normalize: bool) -> None:
-    spy = Spy(troubled, normalize=normalize)
-    vectors, failures = split(spy.run(text_items("nan", "a", "inf", "zero", "b")))
-    assert set(vectors) == {"1", "4"}
-    for failure in failures.values():
-        assert (failure.stage, failure.reason) == ("encode", "non_finite")
-        assert failure.message == "the vector is not finite or has zero norm"
 
 
 def test_a_text_that_the_tokenizer_refuses_is_one_failure() -> None:
@@ -392,15 +185,6 @@ def test_pictures_keep_their_order_and_bad_ones_cost_no_other(pool: DecodePool) 
     assert min(stages.read, stages.decode, stages.wait, stages.encode) > 0
 
 
-class Ready:
-    """Stands in for the pool: pictures that are decoded already."""
-
-    def map(self, items: Iterable[Item], transform: ImageTransform, ahead: int) -> Iterator[Decoded | Failure]:
-        self.ahead = ahead
-        for item in items:
-            yield Decoded(item, item.id, np.full((4, 4, 3), int(item.id) % 251, np.uint8), 48, decode_ms=2.0)
-
-
 @pytest.mark.parametrize(("device", "size"), [("cpu", 8), ("cuda", 128)])
 def test_batches_of_pictures(device: str, size: int) -> None:
     spy, pool, stages = Spy(lambda prepared: np.ones((len(prepared), DIM)), device=device), Ready(), Stages()
@@ -409,19 +193,6 @@ def test_batches_of_pictures(device: str, size: int) -> None:
     assert spy.sizes == [size] * (300 // size) + [300 % size]
     assert pool.ahead >= 4 * size
     assert stages.decode == pytest.approx(0.6)
-
-
-def test_pictures_that_do_not_fit_are_halved_and_that_is_remembered() -> None:
-    def forward(prepared: Sequence[Any]) -> np.ndarray:
-        if len(prepared) > 8:
-            raise MemoryError
-        return np.ones((len(prepared), DIM))
-
-    spy = Spy(forward, device="cuda")
-    items = [Item(str(n), "image", f"{n}.png", data=b"") for n in range(1000)]
-    assert len(split(spy.run(items, pool=Ready()))[0]) == 1000
-    assert [n for n in spy.sizes if n > 8] == [128, 64, 32, 16]
-    assert set(spy.sizes[-40:]) == {8}
 
 
 def test_a_medium_that_cannot_be_encoded_is_refused_before_an_item_is_read() -> None:
