@@ -125,8 +125,14 @@ def _header(cells: list[str] | BadRow, path: Path) -> list[str]:
 def _row(header: list[str], cells: list[str]) -> Row:
     if len(cells) != len(header):
         return BadRow("ragged_row", f"{len(cells)} cells, the header has {len(header)}")
-    for name, cell in zip(header, cells, strict=True):
-        at = next((i for i, c in enumerate(cell) if "\udc80" <= c <= "\udcff"), None)
-        if at is not None:
-            return BadRow("bad_unicode", f"column {name!r}, character {at} is not UTF-8")
-    return dict(zip(header, (cell or None for cell in cells), strict=True))
+    row = dict(zip(header, [cell or None for cell in cells], strict=True))
+    return row if "".join(cells).isascii() else _checked(row)
+
+
+def _checked(row: dict[str, str | None]) -> Row:
+    for name, cell in row.items():
+        try:
+            (cell or "").encode()
+        except UnicodeEncodeError as error:
+            return BadRow("bad_unicode", f"column {name!r}, character {error.start} is not UTF-8")
+    return row

@@ -30,10 +30,8 @@ def rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 def _row(line: bytes) -> Row:
     try:
-        row = json.loads(
-            line.decode("utf-8-sig"), parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique
-        )
-        _require_shallow(row, MAX_DEPTH)
+        row = json.loads(line.decode("utf-8-sig"), parse_constant=_no_constant, object_pairs_hook=_unique)
+        _require_plain(row, MAX_DEPTH)
         if b"\\u" in line:
             json.dumps(row, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
@@ -51,13 +49,6 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError(f"{digits} is too large a number")
-    return number
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) != len(pairs):
@@ -66,9 +57,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _require_shallow(value: Any, left: int) -> None:
-    if isinstance(value, (dict, list)):
-        if left == 0:
-            raise ValueError(f"nested more than {MAX_DEPTH} deep")
-        for inner in value.values() if isinstance(value, dict) else value:
-            _require_shallow(inner, left - 1)
+def _require_plain(value: Any, left: int) -> None:
+    """Refuse what is nested deeper than `left`, and a number that has become infinite."""
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        if isinstance(inner, float) and not math.isfinite(inner):
+            raise ValueError("a number is too large")
+        if isinstance(inner, (dict, list)):
+            if left <= 1:
+                raise ValueError(f"nested more than {MAX_DEPTH} deep")
+            _require_plain(inner, left - 1)

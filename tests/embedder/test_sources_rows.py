@@ -275,7 +275,7 @@ def test_a_json_line_over_the_limit_costs_its_row_alone(tmp_path: Path) -> None:
         ("null", "bad_json", "the line is not an object but NoneType"),
         ('{"text": NaN}', "bad_json", "NaN is not JSON"),
         ('{"text": "x", "n": -Infinity}', "bad_json", "-Infinity is not JSON"),
-        ('{"text": "x", "n": 1e999}', "bad_json", "1e999 is too large a number"),
+        ('{"text": "x", "n": 1e999}', "bad_json", "a number is too large"),
         ('{"text": "x", "n": ' + "9" * 5000 + "}", "bad_json", "Exceeds the limit"),
         ('{"text": "x", "text": "y"}', "bad_json", "key 'text' is given twice"),
         ('{"text": "x", "n": {"a": 1, "a": 2}}', "bad_json", "key 'a' is given twice"),
