@@ -9,7 +9,8 @@ from api import options, show
 from api.calls import Call, Result
 from api.options import option
 
-SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece", "majority")
+SHOWN = ("accuracy", "majority", "gain_over_majority", "balanced_accuracy", "macro_f1", "log_loss", "ece")
+NAMED = 5
 
 
 def run(
@@ -47,11 +48,19 @@ def text(collection: str, trained: Mapping[str, Any]) -> str:
     facts = [
         ("label", f"{show.safe(trained['label'])}, {show.count(len(trained['classes']))} classes"),
         ("items", f"{show.count(trained['n_train'])} trained on, {show.count(trained['n_test'])} held out ({split})"),
-        ("left out", ", ".join(f"{show.safe(name)} ({n})" for name, n in trained["left_out"].items())),
+        ("left out", _left_out(trained["left_out"])),
         *((name, _metric(name, metrics)) for name in SHOWN if metrics.get(name) is not None),
         ("space", trained["space"][:12]),
     ]
     return show.block(title, facts)
+
+
+def _left_out(classes: Mapping[str, int]) -> str:
+    if not classes:
+        return ""
+    largest = sorted(classes.items(), key=lambda pair: -pair[1])[:NAMED]
+    names = ", ".join(f"{show.safe(name)} ({n})" for name, n in largest) + (", …" if len(classes) > NAMED else "")
+    return f"{len(classes)} classes too small, {show.count(sum(classes.values()))} items: {names}"
 
 
 def _metric(name: str, metrics: Mapping[str, Any]) -> str:

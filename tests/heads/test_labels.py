@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from embedder.errors import UsageError
-from heads.labels import columns, word
-from tests.heads.tools import Grouped, animals, labelled, task_of
-from tests.index.tools import Rows
+from heads.labels import columns, task, word
+from index.features import features
+from tests.heads.tools import ANIMALS, Grouped, animals, labelled, task_of
 
 
 def numbered(folder: Path, values: list[Any], kind: str, **kwargs: Any) -> Any:
@@ -35,9 +35,15 @@ def test_rows_without_a_label_and_small_classes_are_left_out(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("values", "kind", "classes"),
-    [([True, False] * 6, "bool", ["false", "true"]), ([1, 10, 2] * 5, "int", ["1", "10", "2"]), ([0.0, 1.0] * 6, "float", ["0", "1"])],
-)  # fmt: skip
-def test_bools_and_few_whole_numbers_are_classes(tmp_path: Path, values: list[Any], kind: str, classes: list[str]) -> None:
+    [
+        ([True, False] * 6, "bool", ["false", "true"]),
+        ([1, 10, 2] * 5, "int", ["1", "10", "2"]),
+        ([0.0, 1.0] * 6, "float", ["0", "1"]),
+    ],
+)
+def test_bools_and_few_whole_numbers_are_classes(
+    tmp_path: Path, values: list[Any], kind: str, classes: list[str]
+) -> None:
     assert task_of(numbered(tmp_path, values, kind)).classes == classes
 
 
@@ -65,7 +71,8 @@ def test_many_numbers_with_many_rows_each_are_classes(tmp_path: Path) -> None:
 
 def test_copies_count_once_and_share_a_unit(tmp_path: Path) -> None:
     texts = {f"i{k}": f"text {k % 8}" for k in range(16)} | {f"j{k}": "same" for k in range(9)}
-    found = task_of(labelled(tmp_path, texts, {i: "odd" if i[0] == "j" else "ab"[int(i[1:]) % 2] for i in texts}), least=4)
+    labels = {i: "odd" if i[0] == "j" else "ab"[int(i[1:]) % 2] for i in texts}
+    found = task_of(labelled(tmp_path, texts, labels), least=4)
     assert (found.classes, found.left_out) == (["a", "b"], {"odd": 1})
     assert len(set(found.units)) == 8
 
@@ -97,7 +104,9 @@ def test_a_class_that_only_the_test_rows_have_is_left_out(tmp_path: Path) -> Non
     assert (found.classes, found.left_out) == (["a", "b"], {"new": 0})
 
 
-@pytest.mark.parametrize(("word_", "said"), [("holdout", "neither train nor test"), ("train", "no row of these classes")])
+@pytest.mark.parametrize(
+    ("word_", "said"), [("holdout", "neither train nor test"), ("train", "no row of these classes")]
+)
 def test_a_split_that_says_nothing_is_refused(tmp_path: Path, word_: str, said: str) -> None:
     more = {"split": {f"i{k:03d}": word_ for k in range(20)}}
     with pytest.raises(UsageError, match=said):
@@ -111,18 +120,9 @@ def test_our_own_columns_are_no_labels(name: str) -> None:
 
 
 def test_a_label_in_the_group_column_does_not_tie_its_class_together(tmp_path: Path) -> None:
-    from heads.labels import task
-    from index.features import features
-
-    collection = animals(tmp_path, source=_ByAnimal)
+    collection = animals(
+        tmp_path, more={"family": {f"{w}{i:03d}": w for w in ANIMALS for i in range(20)}}, source=Grouped
+    )
     rows = features(collection, collection.space(), columns("group", None))
     found = task(rows, "group", None, 5)
     assert (found.classes, len(set(found.units))) == (["ape", "bee", "cow"], 60)
-
-
-class _ByAnimal(Grouped):
-    def __iter__(self) -> Any:
-        from dataclasses import replace
-
-        for item in Rows.__iter__(self):
-            yield replace(item, group=str(item.text).split()[0])  # type: ignore[type-var]

@@ -43,7 +43,8 @@ def test_what_is_saved_is_arrays_and_json(tmp_path: Path) -> None:
     train(collection, label="label")
     folder, task = folder_of(collection), task_of(collection)
     assert sorted(p.name for p in folder.iterdir()) == ["head.safetensors", "manifest.json"]
-    arrays, manifest = safetensors.load_file(folder / "head.safetensors"), json.loads((folder / "manifest.json").read_text())
+    arrays = safetensors.load_file(folder / "head.safetensors")
+    manifest = json.loads((folder / "manifest.json").read_text())
     assert np.array_equal(arrays["row_keys"], task.keys)
     assert np.array_equal(arrays["row_labels"], task.y)
     held = held_out(task, Linear, 0)
@@ -51,7 +52,7 @@ def test_what_is_saved_is_arrays_and_json(tmp_path: Path) -> None:
     assert np.array_equal(arrays["test_labels"], task.y[held.rows])
     assert manifest["sha256"] == files.sha256(folder / "head.safetensors")
     assert (manifest["format"], manifest["seed"], manifest["space"]) == (1, 0, collection.space().as_json())
-    assert "linear" not in json.dumps({k: v for k, v in manifest.items() if k != "kind"})
+    assert not any(module in json.dumps(manifest) for module in ("heads.", "sklearn", "numpy"))
 
 
 def test_large_held_out_predictions_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,9 +109,9 @@ def _same(path: Path, whole: bytes) -> bool:
 
 def test_a_newer_format_and_a_missing_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     collection = animals(tmp_path)
-    monkeypatch.setattr(saved, "FORMAT", 2)
-    train(collection, label="label")
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(saved, "FORMAT", 2)
+        train(collection, label="label")
     with pytest.raises(Damaged, match="format 2; this version reads 1"):
         load_head(collection, "label")
     train(collection, label="label")
@@ -168,16 +169,19 @@ def test_a_wrong_name_is_answered_with_the_right_ones(tmp_path: Path, wrong: str
 
 
 @pytest.mark.parametrize("point", ["file:head.safetensors", "file:manifest.json", "head:rename"])
-def test_a_head_that_was_not_written_whole_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
+def test_a_head_that_was_not_written_whole_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
     collection = animals(tmp_path, per_class=6)
 
     def fail(at: str) -> None:
         if at == point:
             raise OSError("no space left")
 
-    with monkeypatch.context() as patched, pytest.raises(OSError, match="no space"):
+    with monkeypatch.context() as patched:
         patched.setattr(files, "fault", fail)
-        train(collection, label="label")
+        with pytest.raises(OSError, match="no space"):
+            train(collection, label="label")
     assert list_heads(collection) == []
     assert train(collection, label="label").version == 1
     assert [p.name for p in (collection.path / "heads" / "label").iterdir()] == ["1"]

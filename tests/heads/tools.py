@@ -19,6 +19,8 @@ from index.features import features
 from index.store import Collection
 from tests.index.tools import Rows, fresh, planted_vector, run
 
+ANIMALS = ("ape", "bee", "cow")
+
 
 def worded(strength: float, dim: int = 16, salt: str = "") -> Encoder:
     """An encoder whose vectors tell a text's first word apart, the better the larger `strength` is."""
@@ -29,7 +31,8 @@ def worded(strength: float, dim: int = 16, salt: str = "") -> Encoder:
 
     tower = TextTower(tokenize=lambda text, role: text, length=len, forward=forward, max_chars=1000)
     identity = {"architecture": "worded", "salt": salt, "strength": strength, "dtype": "float32", "normalize": True}
-    return Encoder(EncoderName("hashing", f"{dim}"), Space(f"worded:{salt}", dim, ("text",), identity), "cpu", text=tower)
+    space = Space(f"worded:{salt}", dim, ("text",), identity)
+    return Encoder(EncoderName("hashing", f"{dim}"), space, "cpu", text=tower)
 
 
 class Grouped(Rows):
@@ -55,7 +58,7 @@ def labelled(
 
 def animals(folder: Path, per_class: int = 20, **kwargs: Any) -> Collection:
     """Three classes that the planted encoder separates."""
-    texts = {f"{word}{i:03d}": f"{word} {i}" for word in ("ape", "bee", "cow") for i in range(per_class)}
+    texts = {f"{word}{i:03d}": f"{word} {i}" for word in ANIMALS for i in range(per_class)}
     return labelled(folder, texts, {id: text.split()[0] for id, text in texts.items()}, **kwargs)
 
 
