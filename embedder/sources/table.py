@@ -118,7 +118,8 @@ class Table:
             "id": id, "medium": self.medium, "group": None if group is None else as_text(group),
             "columns": {name: convert(row.get(name), kind) for name, kind in self.columns.items()},
         }  # fmt: skip
-        where = f"{self.root}#{number}"
+        # by id and not by number: a row put in front must not move all the others
+        where = f"{self.root}#{encoded(id)}"
         if isinstance(content, bytes):
             return Item(source=where, data=content, size=len(content), **facts)
         return Item(source=where, text=content, **facts) if self.medium == "text" else self._file(content, facts)

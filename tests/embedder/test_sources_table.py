@@ -95,7 +95,7 @@ def test_what_an_item_says(tmp_path: Path) -> None:
     assert (source.root, source.medium, len(source)) == (str(path), "text", 1)
     assert source.columns == {"year": "int", "note": "string"}
     columns = {"year": 1999, "note": None}
-    assert items(source) == [Item("007", "text", f"{path}#1", text="frost", group="g1", columns=columns)]
+    assert items(source) == [Item("007", "text", f"{path}#007", text="frost", group="g1", columns=columns)]
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl", "t.parquet", "t.CSV", "t.ndjson"])
@@ -349,4 +349,4 @@ def test_a_name_with_a_line_break_is_encoded_in_what_is_stored(tmp_path: Path) -
     path = tmp_path / "a\n%.csv"
     path.write_text("text\nfrost\n")
     (item,) = items(opened(path))
-    assert item.source == f"{tmp_path}/a%0A%25.csv#1"
+    assert item.source == f"{tmp_path}/a%0A%25.csv#{item.id}"
