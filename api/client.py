@@ -18,11 +18,12 @@ from api.settings import read_settings
 from api.shapes import Query, input_of
 from embedder.encoder import load_encoder
 from embedder.errors import UsageError
+from embedder.given import Values
 from embedder.records import FloatMatrix
 from embedder.space import Space
 from heads import saved
 from index.features import features
-from index.ingest import IngestOptions
+from index.selection import IngestOptions
 
 INGEST = frozenset(f.name for f in fields(IngestOptions)) - {"workers"}
 Where = str | Mapping[str, Any] | None
@@ -88,10 +89,15 @@ class Collection:
         # held, because a store that nobody holds is closed
         self._store, self._service, self.name = store, store._service, name
 
-    def embed(self, source: str | os.PathLike[str], encoder: str | Sequence[str] = (), **options: Any) -> Record:
-        """Embed a folder, a table, or the collection itself; what is unchanged is not embedded again.
+    def embed(
+        self, source: str | os.PathLike[str] | Values, encoder: str | Sequence[str] = (), **options: Any
+    ) -> Record:
+        """Embed a source; what is unchanged is not embedded again.
 
         Args:
+            source: a folder, a table, shards, an address, or the collection itself, as for `permafrost embed`; or a
+                list of dictionaries, of `(id, content)`, or of texts, paths, bytes or PIL images; or a function that
+                makes such an iterable; or an iterator, which can be read once.
             encoder: one name or several; without one the default Space's, or the setting's.
             options: as the flags of `permafrost embed`: `media`, `content_column`, `where`, `limit`, `prune`, …
 
@@ -100,12 +106,11 @@ class Collection:
         """
         ingest = {name: options.pop(name) for name in INGEST & set(options)}
         encoders = [encoder] if isinstance(encoder, str) else list(encoder)
-        known = ("media", "content_column", "id_column", "max_failure_rate", "watch")
+        known = ("media", "content_column", "id_column", "label_levels", "chunk", "max_failure_rate", "watch")
         if unknown := [name for name in options if name not in known]:
             raise UsageError(f"embed takes no {unknown[0]!r}", hint=f"it takes {', '.join(sorted([*INGEST, *known]))}")
-        run = self._service.embed(
-            os.fspath(source), self.name, encoders=encoders, options=IngestOptions(**ingest), **options
-        )
+        given = os.fspath(source) if isinstance(source, os.PathLike) else source
+        run = self._service.embed(given, self.name, encoders=encoders, options=IngestOptions(**ingest), **options)
         return Record(run)
 
     def search(
@@ -276,7 +281,7 @@ class Encoder:
     """A frozen encoder without a store: `Encoder("timm:…").encode(images)`."""
 
     def __init__(self, name: str, device: str = "auto") -> None:
-        self._encoder = load_encoder(name, device=device)
+        self._encoder = load_encoder(name, device=device, endpoint=read_settings().endpoint)
 
     @property
     def space(self) -> Space:

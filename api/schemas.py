@@ -69,6 +69,7 @@ class PredictRequest(Strict):
 
     inputs: list[Query] = Field(min_length=1, max_length=MOST_INPUTS)
     top_k: int | None = Field(None, ge=1, le=MOST_K, description="Only the most probable classes of each.")
+    space: str | None = Field(None, max_length=500, description="Of which Space the vectors are; another one is a 409.")
 
 
 class Reply(BaseModel):

@@ -18,8 +18,10 @@ from api import doctor
 from api.settings import Settings
 from api.shapes import Query, answer_json, as_vector, input_of, one_of, run_json, shown, with_columns
 from embedder import golden
-from embedder.encoder import Encoder, ImageTower, load_encoder
+from embedder.chunking import with_chunk
+from embedder.encoder import Encoder, ImageTower, load_encoder, plan_encoder
 from embedder.errors import TooManyFailures, UnknownName, UsageError
+from embedder.given import Given, Values
 from embedder.pool import DecodePool
 from embedder.records import FloatMatrix, Item, Medium
 from embedder.sourcing import Source, SourceOptions, open_source
@@ -27,9 +29,10 @@ from embedder.space import Space
 from heads import saved
 from heads.train import train as train_head
 from index import build, commit, derived, filters, inspect, schema
-from index.ingest import IngestOptions, Run, ingest
+from index.ingest import Run, ingest
 from index.itself import Itself
 from index.search import search
+from index.selection import IngestOptions
 from index.store import Collection, Store
 from index.view import View, matching_keys
 
@@ -70,8 +73,13 @@ class Service:
         """Load an encoder once."""
         with self._lock:
             if name not in self._encoders:
-                self._encoders[name] = load_encoder(name, device=self.settings.device)
+                self._encoders[name] = load_encoder(name, device=self.settings.device, endpoint=self.settings.endpoint)
             return self._encoders[name]
+
+    def _planned(self, name: str, target: Collection) -> Encoder:
+        """Return an encoder for a dry run."""
+        known = target.spaces().values()
+        return plan_encoder(name, known, device=self.settings.device, endpoint=self.settings.endpoint)
 
     def encoder_of(self, collection: Collection, space: Space) -> Encoder:
         """Load the encoder of a Space and make sure that it still makes the vectors that are stored.
@@ -89,7 +97,7 @@ class Service:
 
     def embed(
         self,
-        source: str,
+        source: str | Values,
         into: str,
         *,
         encoders: Sequence[str] = (),
@@ -97,11 +105,14 @@ class Service:
         content_column: str | None = None,
         id_column: str | None = None,
         label_levels: int | None = None,
+        chunk: str | None = None,
         max_failure_rate: float = 0.01,
         options: IngestOptions | None = None,
         watch: Watch = _unwatched,
     ) -> dict[str, Any]:
-        """Embed a source into a collection, once for each encoder.
+        """Embed a source (an address or path, or values as `embedder.given` reads them) into a collection.
+
+        It is embedded once for each encoder; `chunk` is put into the encoders' names.
 
         Returns:
             `run space found embedded unchanged failed failures seconds items_per_second stages bottleneck` and more;
@@ -116,7 +127,8 @@ class Service:
         runs = []
         with self._target(into, dry_run=options.dry_run) as target:
             for name in encoders or [self._default_encoder(target, opened.medium)]:
-                encoder = self.encoder(name)
+                full = with_chunk(name, chunk) if chunk else name
+                encoder = self._planned(full, target) if options.dry_run else self.encoder(full)
                 run = ingest(target, opened, encoder, options, lambda r, n=name: watch(n, r))  # type: ignore[misc]
                 if not options.dry_run:
                     self._refresh_matrix(target, encoder.space)
@@ -144,7 +156,9 @@ class Service:
                 target = Store.open(empty, create=True).collection(into, create=True)
             yield target
 
-    def _source(self, source: str, into: str, chosen: SourceOptions, options: IngestOptions) -> Source:
+    def _source(self, source: str | Values, into: str, chosen: SourceOptions, options: IngestOptions) -> Source:
+        if not isinstance(source, str):
+            return Given(source, chosen)
         if not os.path.exists(source) and source == into:
             if options.prune or options.prefix:
                 raise UsageError("--prune and --prefix are for a source outside the collection")
@@ -252,12 +266,15 @@ class Service:
         trained = train_head(collection, label=label, space=collection.space(space), **choices)
         return trained.as_json()
 
-    def classify(self, name: str, head: str, inputs: Sequence[Query], *, top_k: int | None = None) -> dict[str, Any]:
+    def classify(
+        self, name: str, head: str, inputs: Sequence[Query], *, top_k: int | None = None, space: str | None = None
+    ) -> dict[str, Any]:
         """Predict with a head.
 
         Args:
             head: `NAME[@VERSION]`; the newest version without one.
             inputs: each one of `text`, `image`, `vector`, `id`.
+            space: the Space that the vectors are said to be of; a head of another one is refused, and both are named.
 
         Returns:
             `head version space results:[{input label probabilities}]`, in the order of the inputs.
@@ -266,19 +283,17 @@ class Service:
             raise UsageError("nothing to classify", hint="give texts, paths of pictures, or --id")
         collection = self.collection(name)
         loaded = saved.load_head(collection, head)
+        if space is not None:
+            loaded.require_space(collection.space(space))
         rows = np.concatenate([self._input_vector(collection, loaded.space, one) for one in inputs])
         predictions = loaded.predict(rows, top_k=top_k)
         results = [
             {"input": shown(one), "id": one.get("id"), "label": p.label, "probabilities": p.probabilities}
             for one, p in zip(inputs, predictions, strict=True)
         ]
-        facts = {
-            "head": loaded.name,
-            "version": loaded.version,
-            "label": loaded.label,
-            "space": loaded.space.fingerprint,
-        }
-        return {"collection": name, **facts, "stale": loaded.stale(collection), "results": results}
+        facts = {"head": loaded.name, "version": loaded.version, "label": loaded.label}
+        facts |= {"space": loaded.space.fingerprint, "stale": loaded.stale(collection)}
+        return {"collection": name, **facts, "results": results}
 
     def inputs(self, name: str, head: str, values: Sequence[str]) -> list[Query]:
         """Say what each value is for a head: the path of a picture or of a text file, or a text."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,15 @@ def shown(one: Query) -> str:
 
 
 def run_json(run: Run, space: Space) -> dict[str, Any]:
-    """Return one extraction with the keys of `embed`."""
+    """Return one extraction with the keys of `embed`.
+
+    `sends` says what a dry run would send to an encoder that is elsewhere: texts, and about how many tokens. `space`
+    and `dim` are null where only that encoder's first answer tells them.
+    """
     return {
-        "run": run.id, "space": space.fingerprint, "encoder": space.encoder, "dim": space.dim, "found": run.found,
+        "run": run.id, "space": space.fingerprint if space.dim else None, "encoder": space.encoder,
+        "dim": space.dim or None, "found": run.found,
+        "sends": asdict(run.sends) if run.sends.texts else None,
         "embedded": run.embedded,
         "unchanged": run.unchanged, "skipped": run.skipped, "failed": run.failed, "pruned": run.pruned,
         "truncated": run.truncated, "reasons": dict(run.reasons),

@@ -8,19 +8,20 @@ one item and a million take the same path.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from embedder import kinds, naming
+from embedder import chunking, kinds, naming
 from embedder.decode.image import to_rgb
 from embedder.decode.text import clean
 from embedder.errors import EncoderError, Undecodable, UsageError
 from embedder.naming import EncoderName
 from embedder.records import FloatMatrix, Medium, Role
+from embedder.remote import Endpoint, RemoteKind
 from embedder.space import Space
 from embedder.transform import ImageTransform
 
@@ -41,12 +42,14 @@ class TextTower:
     """`tokenize(text, role)` gives one prepared input, `length` its cost in tokens; `forward` takes a list of them.
 
     Texts are cut to `max_chars` characters before they are tokenised (a tokenizer reads all of a text that it cuts).
+    `split` says where documents are cut into parts, each with a vector of its own; None: they are not.
     """
 
     tokenize: Callable[[str, Role], Any]
     length: Callable[[Any], int]
     forward: Forward
     max_chars: int
+    split: Callable[[str], list[chunking.Span]] | None = None
 
 
 class EncoderKind(Protocol):
@@ -116,7 +119,7 @@ class Encoder:
     def encode(
         self, values: Iterable[str | Image.Image | NDArray[np.uint8]], *, role: Role = "document", batch_size: int = 32
     ) -> FloatMatrix:
-        """Encode texts or PIL images (or both, for a joint encoder).
+        """Encode texts or PIL images (or both, for a joint encoder), one vector each: of a text in parts, the mean.
 
         Returns:
             (n, dim) float32, in the order given, normalised where the Space says so.
@@ -127,7 +130,10 @@ class Encoder:
         """
         if isinstance(values, (str, Image.Image)):
             raise UsageError("encode takes a list, not one value", hint="write encode([value])")
-        prepared = [self.prepare(value, role) for value in values]
+        pieces = [self._pieces(value) for value in values]
+        counts = np.array([len(parts) for parts in pieces], dtype=np.int64)
+        prepared = [self.prepare(part, role) for parts in pieces for part in parts]
+        owners = np.repeat(np.arange(len(pieces)), counts)
         out = np.empty((len(prepared), self.space.dim), dtype=np.float32)
         for medium in self.space.media:
             rows = np.array([i for i, (m, _) in enumerate(prepared) if m == medium], dtype=np.int64)
@@ -135,21 +141,35 @@ class Encoder:
                 part = rows[start : start + batch_size]
                 vectors, good = self.forward(medium, [prepared[i][1] for i in part])
                 if not good.all():
-                    bad = int(part[np.flatnonzero(~good)[0]])
+                    bad = int(owners[part[np.flatnonzero(~good)[0]]])
                     raise Undecodable(
                         "the vector is not finite or has zero norm", stage="encode", reason="non_finite",
                         where=f"value {bad}", hint="leave this value out: it carries nothing that the encoder can see",
                     )  # fmt: skip
                 out[part] = vectors
-        return out
+        return out if len(out) == len(pieces) else means(out, counts)
+
+    def _pieces(self, value: Any) -> list[Any]:
+        """Return the parts of a text that this encoder cuts, and everything else as it is."""
+        if self.text is None or self.text.split is None or not isinstance(value, str):
+            return [value]
+        text, _ = clean(value, chunking.MAX_CHARS)
+        return [text[begin:end] for begin, end in self.text.split(text)]
 
 
-def load_encoder(name: str | EncoderName, *, device: str = "auto") -> Encoder:
+def means(rows: FloatMatrix, counts: NDArray[np.int64]) -> FloatMatrix:
+    """Return the mean of each run of `counts[i]` (1 or more) consecutive rows: (len(counts), dim) float32."""
+    sums = np.add.reduceat(rows.astype(np.float64), np.cumsum(counts) - counts, axis=0)
+    return np.asarray(sums / counts[:, None], dtype=np.float32)
+
+
+def load_encoder(name: str | EncoderName, *, device: str = "auto", endpoint: Endpoint | None = None) -> Encoder:
     """Load an encoder by name, in eval mode.
 
     Args:
         name: `KIND:NAME[@REVISION][?key=value&…]`.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        endpoint: where kinds whose weights are elsewhere (`openai`) answer; all others leave it unread.
 
     Raises:
         UnknownName: no such kind, name or option; the nearest ones are in the hint.
@@ -158,8 +178,38 @@ def load_encoder(name: str | EncoderName, *, device: str = "auto") -> Encoder:
     """
     parsed = naming.parse(name) if isinstance(name, str) else name
     kind = cast(EncoderKind, kinds.load("embedder.encoders", parsed.kind, "encoder kind"))
-    parsed.allow(kind.OPTIONS)
-    return kind.load(parsed, device)
+    parsed.allow(kind.OPTIONS | {chunking.OPTION})
+    chunks = chunking.Chunking.of(parsed)
+    options = {option: value for option, value in parsed.options.items() if option != chunking.OPTION}
+    plain = replace(parsed, options=options)
+    found = kind.connect(plain, endpoint) if isinstance(kind, RemoteKind) else kind.load(plain, device)
+    return found if chunks is None else _chunked(found, parsed, chunks)
+
+
+def plan_encoder(
+    name: str, known: Iterable[Space], *, device: str = "auto", endpoint: Endpoint | None = None
+) -> Encoder:
+    """Return an encoder for a dry run: nothing is sent to one that is elsewhere.
+
+    Args:
+        known: Spaces that exist already; the one that such an encoder made before is its Space again.
+    """
+    found = load_encoder(name, device=device, endpoint=replace(endpoint, dry_run=True) if endpoint else None)
+    before = next((space for space in known if space.identity == found.space.identity), found.space)
+    return replace(found, space=before)
+
+
+def _chunked(encoder: Encoder, name: EncoderName, chunks: chunking.Chunking) -> Encoder:
+    """Return the encoder with a tower that cuts documents into parts; another Space, since its vectors differ."""
+    tower = cast(TextTower, encoder.tower("text"))
+
+    def count(text: str) -> int:
+        return tower.length(tower.tokenize(text, "document"))
+
+    split = chunking.Splitter(chunks, count, str(name))
+    text = {**encoder.space.identity.get("text", {}), "chunk": chunks.as_json()}
+    space = replace(encoder.space, encoder=str(name), identity={**encoder.space.identity, "text": text})
+    return replace(encoder, name=name, space=space, text=replace(tower, split=split))
 
 
 def catalogue(pattern: str = "") -> list[str]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from embedder.batches import ITEM_ERRORS, Batches, Fault
+from embedder.chunking import MAX_CHARS
 from embedder.decode.text import decode_text
 from embedder.encoder import Encoder, ImageTower, TextTower
+from embedder.fetching import fetched
+from embedder.parts import Prepared, Whole
 from embedder.pool import DecodePool
 from embedder.records import Decoded, Failure, Item, Medium, Vectors
 
@@ -21,8 +23,6 @@ WINDOW, WINDOW_ON_GPU = 4096, 16_384
 WINDOW_CHARS = 64 << 20
 IMAGES_ON_CPU, IMAGES_ON_GPU = 8, 128
 TOKENS_ON_CPU, TOKENS_ON_GPU = 2048, 32_768
-
-Prepared = tuple[Decoded, Any]
 
 
 @dataclass
@@ -72,24 +72,34 @@ def extract(
     """
     tower = encoder.tower(medium)
     batches = Batches(encoder, medium)
-    listed = _listed(items, stages)
+    lost: list[Failure] = []
+    listed = _listed(items, lost, stages)
     if isinstance(tower, TextTower):
-        yield from _texts(listed, tower, batches, batch_size, stages)
+        results = _texts(listed, tower, batches, batch_size, stages)
     elif pool is not None:
-        yield from _images(listed, tower, batches, pool, batch_size, stages)
+        results = _images(listed, tower, batches, pool, batch_size, stages)
     else:
         raise ValueError("pictures need a pool of decoders")
+    for result in results:
+        yield result
+        while lost:
+            yield lost.pop()
+    yield from lost
 
 
-def _listed(items: Iterable[Item], stages: Stages) -> Iterator[Item]:
-    stream = iter(items)
+def _listed(items: Iterable[Item], lost: list[Failure], stages: Stages) -> Iterator[Item]:
+    """Yield the items with their bytes where they are remote; those that cannot be fetched go into `lost`."""
+    stream = fetched(items)
     while True:
         started = time.perf_counter()
-        item = next(stream, None)
+        found = next(stream, None)
         stages.read += time.perf_counter() - started
-        if item is None:
+        if found is None:
             return
-        yield item
+        if isinstance(found, Item):
+            yield found
+        else:
+            lost.append(found)
 
 
 def _images(
@@ -133,7 +143,8 @@ def _texts(
     budget, window = (TOKENS_ON_CPU, WINDOW) if on_cpu else (TOKENS_ON_GPU, WINDOW_ON_GPU)
     while True:
         started = time.perf_counter()
-        ready, failures = _prepared(_window(items, window), tower, stages)
+        whole = Whole() if tower.split else None
+        ready, failures = _prepared(_window(items, window, WINDOW_CHARS // (8 if whole else 1)), tower, whole, stages)
         stages.wait += time.perf_counter() - started
         if not ready and not failures:
             return
@@ -143,7 +154,8 @@ def _texts(
         while start < len(ready):
             most = max(1, int((batch_size or len(ready)) * batches.share))
             stop = start + full_batch(lengths, start, budget * batches.share, most)
-            yield from _encode(batches, ready[start:stop], stages)
+            found = _encode(batches, ready[start:stop], stages)
+            yield from whole.gather(found) if whole else found
             start = stop
 
 
@@ -162,30 +174,32 @@ def full_batch(lengths: Sequence[int], start: int, budget: float, most: int) -> 
     return min(most, len(lengths) - start)
 
 
-def _window(items: Iterator[Item], size: int) -> Iterator[Item]:
+def _window(items: Iterator[Item], size: int, most_chars: int) -> Iterator[Item]:
     chars = 0
     for _ in range(size):
         item = next(items, None)
         if item is None:
             return
         yield item
-        chars += len(item.text or item.data or "")
-        if chars >= WINDOW_CHARS:
+        chars += len(item.text or item.data or "") or item.size or 0
+        if chars >= most_chars:
             return
 
 
-def _prepared(items: Iterator[Item], tower: TextTower, stages: Stages) -> tuple[list[Prepared], list[Failure]]:
-    """Decode and tokenise; the texts with most tokens come first."""
+def _prepared(
+    items: Iterator[Item], tower: TextTower, whole: Whole | None, stages: Stages
+) -> tuple[list[Prepared], list[Failure]]:
+    """Decode, cut into parts where `whole` gathers them again, and tokenise; what has most tokens comes first."""
     ready: list[Prepared] = []
     failures: list[Failure] = []
     for item in items:
         started = time.perf_counter()
-        found = decode_text(item, tower.max_chars)
+        found = decode_text(item, MAX_CHARS if whole else tower.max_chars)
         if isinstance(found, Decoded):
             stages.read += found.read_ms / 1000
             started += found.read_ms / 1000
             try:
-                ready.append((found, tower.tokenize(found.value, "document")))
+                ready += whole.split(found, tower) if whole else [(found, tower.tokenize(found.value, "document"))]
             except ITEM_ERRORS as error:
                 failures.append(Fault.of(error).failure(found))
         else:

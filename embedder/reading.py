@@ -45,6 +45,9 @@ def read_file(path: str) -> tuple[bytes, int, int]:
 
 def reason_of(error: OSError | ValueError) -> str:
     """Return the reason, one of those of `read_file`, why the system refused a path."""
+    if isinstance(error, (FileNotFoundError, PermissionError)):
+        # those of other file systems come without a number
+        return "missing" if isinstance(error, FileNotFoundError) else "permission"
     return _REASONS.get(error.errno or 0, "io") if isinstance(error, OSError) else "missing"
 
 
@@ -82,6 +85,12 @@ def _version(status: os.stat_result) -> tuple[int, int, int, int]:
 def too_large(size: int, path: str = "") -> Undecodable:
     """Return the error for a file of `size` bytes, more than may be read."""
     return _bad(f"has {size:,} bytes; the limit is {MAX_BYTES:,}", "too_large", path)
+
+
+def remote_failure(error: Exception, address: str) -> Undecodable:
+    """Return the error for a file that its file system, which is not this machine's, does not give."""
+    reason = reason_of(error) if isinstance(error, OSError) else "missing" if isinstance(error, KeyError) else "io"
+    return _bad(f"cannot be read: {error}", reason, address)
 
 
 def _bad(what: str, reason: str, path: str, hint: str = "") -> Undecodable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
@@ -28,8 +28,9 @@ Pixels = NDArray[np.uint8]
 class Item:
     """One thing to embed, before it is read.
 
-    Exactly one of `path`, `data` and `text` is set: a local file, the bytes of a file, or the text itself.
-    `size` (bytes) and `mtime_ns` are those of the file, if there is one; they let an unchanged file be skipped.
+    Exactly one of `path`, `data`, `text` and `remote` is set: a local file, the bytes of a file, the text itself, or
+    what fetches the bytes when they are needed (raising `Undecodable`). `size` (bytes) and `mtime_ns` are those of the
+    file, if there is one; they let an unchanged file be skipped. Of a remote file, `mtime_ns` may stand for its etag.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Item:
     mtime_ns: int | None = None
     group: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
+    remote: Callable[[], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """One encoded batch: `array[i]` is the vector of `decoded[i]`. Their `value` is dropped."""
+    """One encoded batch: the next `parts[i]` rows of `array` are the vectors of `decoded[i]`, part after part.
+
+    `parts` None: one row each. An item's parts are never spread over two batches. The `value` of pictures is dropped.
+    """
 
     decoded: tuple[Decoded, ...]
     array: FloatMatrix
+    parts: tuple[int, ...] | None = None

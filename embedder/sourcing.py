@@ -17,7 +17,7 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif"}
     | {".heic", ".heif", ".jxl"}
 )
-READS = "a folder, or a csv, tsv, jsonl or parquet file"
+READS = "a folder, a csv, tsv, jsonl, parquet or Arrow file, tar shards, hf:NAME, or an address such as s3://…"
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,6 @@ def unreadable(id: str, source: str, error: OSError | ValueError) -> Failure:
 def _unreadable_source(uri: str) -> UsageError:
     if os.path.lexists(uri):
         return UsageError(f"no kind of source reads {uri!r}", hint=f"give {READS}")
-    if "://" in uri:
-        return UsageError(f"{uri!r} is not on this machine", hint=f"fetch it first, then give {READS}")
     folder, name = os.path.split(os.path.abspath(uri))
     near = nearest(name, _names_in(folder)) if uri else []
     hint = f"did you mean {' or '.join(near)}?" if near else f"give an existing path: {READS}"

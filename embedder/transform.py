@@ -6,6 +6,7 @@ run in batches beside the forward pass. Both together equal the reference librar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -24,7 +25,7 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-FITS = ("crop", "squash", "pad")
+FITS = ("crop", "crop_floor", "squash", "pad")
 MAX_ASPECT = 200
 MAX_PADDED = 200_000_000
 
@@ -34,9 +35,10 @@ class ImageTransform:
     """Preprocessing as data; all of it is part of the Space.
 
     `height`, `width`: what the model reads, in pixels. `short_side`: for `fit="crop"`, the length to which the shorter
-    side is resized before the centre crop. `fit`: `crop` (resize, then centre crop), `squash` (both sides, ignoring
-    the aspect) or `pad` (to a square with `background`, then resize). `mean`, `std`: per channel, on a 0 to 1 scale.
-    `background`: RGB, 0 to 255, under transparent pixels and in the padding.
+    side is resized before the centre crop. `fit`: `crop` (resize, then centre crop as torchvision rounds it),
+    `crop_floor` (as transformers rounds it: an odd pixel is always cut at the right and the bottom), `squash` (both
+    sides, ignoring the aspect) or `pad` (to a square with `background`, then resize). `mean`, `std`: per channel, on a
+    0 to 1 scale. `background`: RGB, 0 to 255, under transparent pixels and in the padding.
     """
 
     height: int
@@ -75,7 +77,7 @@ class ImageTransform:
         """
         fit = name.choice("fit", "declared", ("declared", "crop", "squash", "pad"))
         side = name.integer("image_size", None, low=1, high=4096)
-        changed = self if fit == "declared" else replace(self, fit=fit)
+        changed = self if fit in ("declared", self.fit.removesuffix("_floor")) else replace(self, fit=fit)
         if side:
             ratio = self.short_side / min(self.height, self.width)
             changed = replace(changed, height=side, width=side, short_side=max(side, round(side * ratio)))
@@ -119,8 +121,8 @@ class ImageTransform:
             canvas = Image.new("RGB", side, (0, 0, 0))
             canvas.paste(picture, ((side[0] - picture.width) // 2, (side[1] - picture.height) // 2))
             picture = canvas
-        left = round((picture.width - self.width) / 2)
-        top = round((picture.height - self.height) / 2)
+        half = math.floor if self.fit == "crop_floor" else round
+        left, top = half((picture.width - self.width) / 2), half((picture.height - self.height) / 2)
         return picture.crop((left, top, left + self.width, top + self.height))
 
     def _padded(self, picture: Image.Image) -> Image.Image:

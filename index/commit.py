@@ -6,6 +6,7 @@ stops between its two commits leaves an item without a vector, which the next ru
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mimetypes
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from lancedb import col, lit
+from numpy.typing import NDArray
 
 from embedder.errors import Damaged, PermafrostError, UnknownName, UsageError
 from embedder.records import Decoded, FloatMatrix, Item
@@ -70,15 +72,24 @@ class Known:
             self.take(items.search().where(col("id").isin(list(ids))).to_arrow())
 
     def unchanged(self, item: Item) -> bool:
-        """Say, without opening the file, whether an item is stored and embedded as it is now."""
+        """Say, without opening or decoding anything, whether an item is stored and embedded as it is now."""
         stored = self.rows.get(item.id)
         if stored is None or stored.key not in self.embedded:
             return False
         row = stored.row
         if item.text is not None:
             return bool(row["text"] == item.text)
+        if item.data is not None and item.mtime_ns is None:
+            return self.holds(item)
         same = row["size"] == item.size and row["mtime_ns"] == item.mtime_ns
         return bool(item.mtime_ns is not None and item.size is not None and same)
+
+    def holds(self, item: Item) -> bool:
+        """Say whether the bytes of an item, where it has some, are those that are stored and embedded."""
+        stored = self.rows.get(item.id)
+        if stored is None or item.data is None or stored.key not in self.embedded:
+            return False
+        return stored.content_hash == hashlib.sha256(item.data).hexdigest()
 
     def wanted_row(self, item: Item) -> dict[str, Any]:
         """Return the columns that the source gives for an item, with what a person edited in their place."""
@@ -133,18 +144,29 @@ def ensure_columns(collection: Collection, wanted: Mapping[str, str]) -> None:
             items.add_columns(pa.schema(added))
 
 
-def commit(collection: Collection, space: Space, known: Known, batch: Sequence[Decoded], array: FloatMatrix) -> None:
-    """Store one batch: `array[i]` is the vector of `batch[i]`; ids within a batch are distinct.
+def commit(
+    collection: Collection,
+    space: Space,
+    known: Known,
+    batch: Sequence[Decoded],
+    array: FloatMatrix,
+    counts: Sequence[int] | None = None,
+) -> None:
+    """Store one batch: the next `counts[i]` rows of `array` are the vectors of `batch[i]`; its ids are distinct.
+
+    All parts of an item are added in one commit of Lance, which is whole or not at all: a key that has one vector has
+    all of them, and so is embedded.
 
     Raises:
         PermafrostError: a vector is not finite or has zero norm, or Lance stored another number of rows than asked.
     """
-    _check_vectors(space, batch, array)
+    sizes = np.ones(len(batch), dtype=np.int64) if counts is None else np.asarray(counts, dtype=np.int64)
+    _check_vectors(space, batch, array, sizes)
     with files.lock(collection.lock_path("commit")):
         known.refresh(collection, [d.item.id for d in batch])
         keys = _write_items(collection, known, batch)
-        rows = [i for i, key in enumerate(keys) if key not in known.embedded]
-        _write_vectors(collection, space, [batch[i] for i in rows], [keys[i] for i in rows], array[rows])
+        new = np.array([key not in known.embedded for key in keys], dtype=bool)
+        _write_vectors(collection, space, batch, keys, np.where(new, sizes, 0), array[np.repeat(new, sizes)])
         known.embedded.update(keys)
 
 
@@ -251,25 +273,34 @@ def _run_merge(table: Any, rows: Any) -> None:
 
 
 def _write_vectors(
-    collection: Collection, space: Space, batch: Sequence[Decoded], keys: Sequence[int], array: FloatMatrix
+    collection: Collection,
+    space: Space,
+    batch: Sequence[Decoded],
+    keys: Sequence[int],
+    sizes: NDArray[np.int64],
+    array: FloatMatrix,
 ) -> None:
-    if not batch:
+    if not len(array):
         return
     table = collection.vectors(space)
-    ids, hashes = [d.item.id for d in batch], [d.content_hash for d in batch]
+    at = [(i, part) for i, size in enumerate(sizes) for part in range(size)]
+    ids, hashes = [batch[i].item.id for i, _ in at], [batch[i].content_hash for i, _ in at]
+    rows = schema.vector_table(table.schema, [keys[i] for i, _ in at], [part for _, part in at], ids, hashes, array)
     files.checkpoint("vectors")
-    table.add(schema.vector_table(table.schema, keys, ids, hashes, array))
+    table.add(rows)
 
 
-def _check_vectors(space: Space, batch: Sequence[Decoded], array: FloatMatrix) -> None:
-    if array.shape != (len(batch), space.dim) or len({d.item.id for d in batch}) != len(batch):
+def _check_vectors(space: Space, batch: Sequence[Decoded], array: FloatMatrix, sizes: NDArray[np.int64]) -> None:
+    fitting = sizes.shape == (len(batch),) and bool((sizes > 0).all()) and array.shape == (sizes.sum(), space.dim)
+    if not fitting or len({d.item.id for d in batch}) != len(batch):
         raise PermafrostError(
             f"a batch of {len(batch)} items came with vectors of shape {array.shape}, or repeats an id"
         )
     norms = np.linalg.norm(array, axis=1)
     bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
     if bad.size:
-        raise PermafrostError("a vector is not finite or has zero norm", where=batch[int(bad[0])].item.id)
+        owner = int(np.repeat(np.arange(len(batch)), sizes)[bad[0]])
+        raise PermafrostError("a vector is not finite or has zero norm", where=batch[owner].item.id)
 
 
 def _check_edit(table_schema: Any, values: Mapping[str, Any]) -> None:

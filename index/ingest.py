@@ -11,25 +11,25 @@ import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from embedder import golden
 from embedder.encoder import Encoder
 from embedder.errors import NothingToDo, OutOfResource, UsageError
 from embedder.extract import Stages, extract
+from embedder.fetching import fetched
+from embedder.leaving import Leaving
 from embedder.pool import DecodePool
 from embedder.records import Decoded, Failure, FloatMatrix, Item, Vectors
 from embedder.sourcing import Source
-from index import commit, files, filters
+from index import commit, files
 from index.commit import Known
-from index.schema import TYPES
+from index.selection import IngestOptions, selected
 from index.store import Collection
 
 COMMIT_ROWS = 4096
@@ -37,26 +37,12 @@ COMMIT_SECONDS = 15.0
 SPARE_BYTES = 256 << 20
 
 
-@dataclass(frozen=True)
-class IngestOptions:
-    """How one run goes. `where` filters by the source's columns, `id` and `source`; `prefix` goes before each id."""
-
-    where: str | None = None
-    prefix: str = ""
-    rename: dict[str, str] = field(default_factory=dict)
-    limit: int | None = None
-    prune: bool = False
-    relocate: bool = False
-    batch_size: int | None = None
-    workers: int = 1
-    dry_run: bool = False
-
-
 @dataclass
 class Run:
     """One extraction, as it goes and when it is done. found = embedded + unchanged + skipped + failed.
 
-    `pending` counts vectors that were made and wait for the next commit.
+    `pending` counts vectors that were made and wait for the next commit. `sends` is what a dry run found to send to an
+    encoder that is elsewhere.
     """
 
     id: str
@@ -68,6 +54,7 @@ class Run:
     pruned: int = 0
     truncated: int = 0
     pending: int = 0
+    sends: Leaving = field(default_factory=Leaving)
     total: int | None = None
     reasons: Counter[str] = field(default_factory=Counter)
     stages: Stages = field(default_factory=Stages)
@@ -103,7 +90,7 @@ def ingest(collection: Collection, source: Source, encoder: Encoder, options: In
         OutOfResource: not enough disk.
     """
     encoder.tower(source.medium)
-    run = Run(id=time.strftime("%Y%m%dt%H%M%S-", time.gmtime()) + secrets.token_hex(3), total=len(source))
+    run = Run(id=time.strftime("%Y%m%dt%H%M%S-", time.gmtime()) + secrets.token_hex(3), total=_length(source))
     with files.lease(
         collection.lock_path(encoder.space.fingerprint), what=f"Space {encoder.space.short} of {collection.name}"
     ):
@@ -140,6 +127,7 @@ class _Ingest:
         self.relabelled: list[Item] = []
         self.batch: list[Decoded] = []
         self.arrays: list[FloatMatrix] = []
+        self.counts: list[int] = []
         self.committed_at = time.monotonic()
 
     def go(self) -> Run:
@@ -162,7 +150,7 @@ class _Ingest:
         self.run.stages.workers = self.options.workers if pool else 0
         try:
             found = extract(
-                self._pending(), self.encoder, self.source.medium, pool=pool,
+                self._fetched(), self.encoder, self.source.medium, pool=pool,
                 batch_size=self.options.batch_size, stages=self.run.stages,
             )  # fmt: skip
             for result in found:
@@ -194,18 +182,31 @@ class _Ingest:
                 elif self.run.unchanged % 10_000 == 0:
                     self.progress(self.run)
 
+    def _fetched(self) -> Iterator[Item]:
+        """Fetch what is remote; bytes that are stored already, under another time or none, are not encoded again."""
+        for found in fetched(self._pending()):
+            if isinstance(found, Failure):
+                self._fail(found)
+            elif self.known.holds(found):
+                self.run.unchanged += 1
+                self.relabelled.append(found)
+                self._commit_when_full()
+            else:
+                yield found
+
     def _take(self, result: Vectors | Failure) -> None:
         if isinstance(result, Failure):
             self._fail(result)
             return
         self.batch += result.decoded
         self.arrays.append(result.array)
+        self.counts += result.parts or (1,) * len(result.decoded)
         self.run.truncated += sum(d.truncated for d in result.decoded)
         self.run.pending = len(self.batch)
         self._commit_when_full()
 
     def _commit_when_full(self) -> None:
-        rows = len(self.batch) + len(self.relabelled)
+        rows = sum(self.counts) + len(self.relabelled)
         if rows >= COMMIT_ROWS or (rows and time.monotonic() - self.committed_at > COMMIT_SECONDS):
             self._commit()
 
@@ -213,12 +214,12 @@ class _Ingest:
         started = time.perf_counter()
         self._check_disk()
         # taken out first: a commit that is interrupted must not be tried again with what it may have stored
-        batch, arrays, relabelled = self.batch, self.arrays, self.relabelled
-        self.batch, self.arrays, self.relabelled = [], [], []
+        batch, arrays, counts, relabelled = self.batch, self.arrays, self.counts, self.relabelled
+        self.batch, self.arrays, self.counts, self.relabelled = [], [], [], []
         self.run.pending = 0
         if batch:
             before = len(self.known.embedded)
-            commit.commit(self.collection, self.encoder.space, self.known, batch, np.concatenate(arrays))
+            commit.commit(self.collection, self.encoder.space, self.known, batch, np.concatenate(arrays), counts)
             new = len(self.known.embedded) - before
             self.run.embedded += new
             self.run.unchanged += len(batch) - new
@@ -297,7 +298,7 @@ class _DryRun:
         self, collection: Collection, source: Source, encoder: Encoder, options: IngestOptions, run: Run
     ) -> None:
         self.known = Known.read(collection, encoder.space)
-        self.source, self.options, self.run = source, options, run
+        self.source, self.encoder, self.options, self.run = source, encoder, options, run
 
     def go(self) -> Run:
         for entry in selected(self.source, self.options):
@@ -309,49 +310,17 @@ class _DryRun:
                 self.run.unchanged += 1
             else:
                 self.run.skipped += 1
+                self.run.sends.add(entry, self.encoder)
         self.run.seconds = time.monotonic() - self.run.started
         return self.run
 
 
-def selected(source: Source, options: IngestOptions) -> Iterator[Item | Failure]:
-    """Yield what a run reads of a source: renamed, prefixed, filtered and limited."""
-    entries = _filtered((_named(entry, options) for entry in source), source, options)
-    for n, entry in enumerate(entries):
-        if options.limit is not None and n >= options.limit:
-            return
-        yield entry
-
-
-def _named(entry: Item | Failure, options: IngestOptions) -> Item | Failure:
-    if options.prefix:
-        entry = replace(entry, id=options.prefix + entry.id)
-    if isinstance(entry, Item) and options.rename:
-        entry = replace(entry, columns={options.rename.get(n, n): v for n, v in entry.columns.items()})
-    return entry
-
-
-def _filtered(entries: Iterator[Item | Failure], source: Source, options: IngestOptions) -> Iterator[Item | Failure]:
-    if options.where is None:
-        yield from entries
-        return
-    tree = filters.read(options.where)
-    names = {options.rename.get(n, n): kind for n, kind in source.columns.items()}
-    while window := _window(entries):
-        keep = _passing([e for e in window if isinstance(e, Item)], tree, names)
-        yield from (e for e in window if isinstance(e, Failure) or e.id in keep)
-
-
-def _window(entries: Iterator[Item | Failure]) -> list[Item | Failure]:
-    return list(islice(entries, 4096))
-
-
-def _passing(items: Sequence[Item], tree: filters.Filter, columns: dict[str, str]) -> set[str]:
-    schema = pa.schema(
-        [(n, TYPES[k]) for n, k in columns.items()] + [(n, pa.string()) for n in ("id", "source", "group", "text")]
-    )
-    rows = [{**i.columns, "id": i.id, "source": i.source, "group": i.group, "text": i.text} for i in items]
-    table = pa.Table.from_pylist(rows, schema=schema)
-    return set(table.filter(filters.expression(tree, schema))["id"].to_pylist())
+def _length(source: Source) -> int | None:
+    try:
+        return len(source)
+    except TypeError:
+        # an iterator of a Python program: it says how many there were when it has ended
+        return None
 
 
 def _twice(item: Item) -> Failure:

@@ -60,7 +60,8 @@ def describe(collection: Collection) -> dict[str, Any]:
 def _describe_space(collection: Collection, space: Space, live: Live) -> dict[str, Any]:
     table = collection.vectors(space)
     keys = scan(table, ["key"])["key"].to_numpy().astype(np.int64)
-    alive = np.unique(keys[live.holds(keys)])
+    parts = keys[live.holds(keys)]
+    alive = np.unique(parts)
     manifest = derived.manifest_of(collection, space)
     index = None
     if manifest:
@@ -69,7 +70,8 @@ def _describe_space(collection: Collection, space: Space, live: Live) -> dict[st
         index = {"kind": manifest["kind"], "rows": manifest["rows"], "fresh": fresh, **manifest["measured"]}
     return {
         "fingerprint": space.fingerprint, "encoder": space.encoder, "dim": space.dim, "media": list(space.media),
-        "vectors": len(alive), "missing": len(live.keys) - len(alive), "dead": len(keys) - int(live.holds(keys).sum()),
+        "vectors": len(alive), "parts": len(parts), "missing": len(live.keys) - len(alive),
+        "dead": len(keys) - len(parts),
         "fragments": table.stats()["fragment_stats"]["num_fragments"], "version": int(table.version), "index": index,
         "identity": dict(space.identity), "provenance": dict(space.provenance),
     }  # fmt: skip
@@ -147,9 +149,19 @@ def _verify_vectors(collection: Collection, space: Space, verdict: Verdict) -> N
         Problem("a vector is not finite or has zero norm", name, "verify --mend, then embed again", ids[i])
         for i in np.flatnonzero(sound & ~(np.isfinite(norms) & (norms > 0)))
     ]
-    pairs = rows["key"].to_numpy().astype(np.int64) * 4096 + rows["part"].to_numpy()
-    if len(np.unique(pairs)) != len(pairs):
-        verdict.problems.append(Problem("a key has the same part twice", name, "verify --mend, then embed again"))
+    _verify_parts(rows, ids, name, verdict)
+
+
+def _verify_parts(rows: Any, ids: list[str], name: str, verdict: Verdict) -> None:
+    """An item's parts are 0, 1, … without a gap: what is missing would never be found, and never be made again."""
+    keys, parts = rows["key"].to_numpy().astype(np.int64), rows["part"].to_numpy().astype(np.int64)
+    order = np.lexsort((parts, keys))
+    first = np.flatnonzero(np.diff(keys[order], prepend=keys[order][:1] - 1))
+    expected = np.arange(len(keys)) - np.repeat(first, np.diff(first, append=len(keys)))
+    for i in order[np.flatnonzero(parts[order] != expected)]:
+        verdict.problems.append(
+            Problem("a part of an item is missing or is there twice", name, "verify --mend, then embed again", ids[i])
+        )
 
 
 def _verify_index(collection: Collection, space: Space, verdict: Verdict) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from embedder import addresses
 from embedder.errors import UsageError
 from embedder.records import Failure, Item, Medium
 from index.store import Collection, scan
@@ -52,12 +53,19 @@ def _text(row: Mapping[str, Any]) -> Item:
 
 def _file(row: Mapping[str, Any], medium: Medium) -> Item | Failure:
     path = local_path(row["source"] or "")
+    if addresses.is_address(path) and not path.startswith("hf:"):
+        return Item(
+            id=row["id"], medium=medium, source=row["source"], size=row["size"], mtime_ns=row["mtime_ns"],
+            group=row["group"], remote=addresses.Fetch(path),
+        )  # fmt: skip
     try:
         stat = os.stat(path)
     except (OSError, ValueError) as error:
-        return Failure(
-            row["id"], str(row["source"]), "read", "missing", type(error).__name__, f"{path} is gone: {error}"
-        )
+        inside, _, member = path.rpartition("#")
+        # bytes that came in a table, an archive or from a program are not kept here
+        why = f"{member} is within {inside}: embed that again with this encoder, its ids are the same"
+        message = why if row["mtime_ns"] is None and inside else f"{path} is gone: {error}"
+        return Failure(row["id"], str(row["source"]), "read", "missing", type(error).__name__, message)
     return Item(
         id=row["id"], medium=medium, source=row["source"], path=path, size=stat.st_size,
         mtime_ns=stat.st_mtime_ns, group=row["group"],

@@ -88,10 +88,14 @@ def vector_crcs(
 
 
 def vector_table(
-    schema: Any, keys: Sequence[int], ids: Sequence[str], hashes: Sequence[str], array: FloatMatrix
+    schema: Any,
+    keys: Sequence[int],
+    parts: Sequence[int],
+    ids: Sequence[str],
+    hashes: Sequence[str],
+    array: FloatMatrix,
 ) -> Any:
-    """Return the Arrow rows of one batch: one vector an item, part 0."""
-    parts = [0] * len(keys)
+    """Return the Arrow rows of one batch; `parts` counts the vectors of one item from 0."""
     flat = pa.array(np.ascontiguousarray(array, dtype=np.float32).reshape(-1))
     columns = {
         "key": pa.array(keys, pa.int64()), "id": pa.array(ids, pa.string()), "part": pa.array(parts, pa.int32()),

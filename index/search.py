@@ -79,10 +79,7 @@ def search(
     moment = view.now()
     wanted = view.matching(where)
     plan = _plan(moment, wanted, exact=exact)
-    found = [
-        _rescored(moment, plan, q, c, k + len(without))
-        for q, c in zip(queries, _candidates(plan, queries, k + len(without)), strict=True)
-    ]
+    found = _nearest(plan, queries, k + len(without))
     rows = view.rows_of(sorted({int(key) for keys, _ in found for key in keys}), moment.live)
     took = (time.perf_counter() - started) * 1000
     return [_answer(moment, plan, keys, scores, rows, k, set(without), took) for keys, scores in found]
@@ -114,6 +111,11 @@ class _Plan:
     fresh_allowed: NDArray[np.bool_]
     searched: int
 
+    def most_rows(self) -> int:
+        """Return the most candidates that either of the two engines can give."""
+        base = 0 if self.moment.base is None else len(self.moment.base.matrix)
+        return max(base if self.allowed is None else int(self.allowed.sum()), len(self.fresh_allowed))
+
 
 def _plan(moment: Moment, wanted: Keys | None, *, exact: bool) -> _Plan:
     fresh_allowed = np.ones(len(moment.fresh_keys), dtype=bool) if wanted is None else member(moment.fresh_keys, wanted)
@@ -129,8 +131,35 @@ def _plan(moment: Moment, wanted: Keys | None, *, exact: bool) -> _Plan:
     return _Plan(moment, engine, name, scan, mask, fresh_allowed, count + int(fresh_allowed.sum()))
 
 
+Ranked = tuple[list[int], list[float]]
+
+
+def _nearest(plan: _Plan, queries: FloatMatrix, k: int) -> list[Ranked]:
+    """Return, for each query, the keys and scores of the `k` nearest items; the best part of an item counts.
+
+    Where items have parts, the candidates may be many parts of few items: then more of them are fetched, until they
+    are of enough items or there are no more.
+    """
+    wanted = k + SPARE
+    found = _round(plan, queries, k, wanted)
+    reach, most = k + SPARE, plan.most_rows()
+    while plan.moment.parted and reach < most:
+        short = [i for i, (keys, _) in enumerate(found) if len(keys) < wanted]
+        if not short:
+            break
+        reach = min(4 * reach, most)
+        for i, better in zip(short, _round(plan, queries[short], reach - SPARE, wanted), strict=True):
+            found[i] = better
+    return [(keys[:k], scores[:k]) for keys, scores in found]
+
+
+def _round(plan: _Plan, queries: FloatMatrix, rows: int, items: int) -> list[Ranked]:
+    candidates = _candidates(plan, queries, rows)
+    return [_rescored(plan.moment, q, c, items) for q, c in zip(queries, candidates, strict=True)]
+
+
 def _candidates(plan: _Plan, queries: FloatMatrix, k: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Return, for each query, candidate rows of the matrix and of the fresh vectors."""
+    """Return, for each query, candidate rows of the matrix and of the fresh vectors: `k` and some more."""
     moment, n = plan.moment, len(queries)
     base: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)] * n
     if plan.engine is not None and moment.base is not None:
@@ -148,12 +177,8 @@ def _candidates(plan: _Plan, queries: FloatMatrix, k: int) -> list[tuple[NDArray
 
 
 def _rescored(
-    moment: Moment,
-    plan: _Plan,
-    query: NDArray[np.float32],
-    candidates: tuple[NDArray[np.int64], NDArray[np.int64]],
-    k: int,
-) -> tuple[list[int], list[float]]:
+    moment: Moment, query: NDArray[np.float32], candidates: tuple[NDArray[np.int64], NDArray[np.int64]], k: int
+) -> Ranked:
     base_rows, fresh_rows = candidates
     keys = [moment.fresh_keys[fresh_rows]]
     vectors = [moment.fresh[fresh_rows]]

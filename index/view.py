@@ -51,7 +51,10 @@ class Live:
 
 @dataclass(frozen=True)
 class Moment:
-    """A consistent picture for one query. `base` is the index, if any; `fresh` rows are in no index."""
+    """A consistent picture for one query. `base` is the index, if any; `fresh` rows are in no index.
+
+    `parted` says that some item has several vectors.
+    """
 
     live: Live
     base: derived.Loaded | None
@@ -59,6 +62,7 @@ class Moment:
     fresh_keys: Keys
     fresh: FloatMatrix
     damage: str | None = None
+    parted: bool = False
 
     @property
     def rows(self) -> int:
@@ -91,13 +95,15 @@ class View:
         base, damage = self._index(before)
         empty = np.empty(0, dtype=np.int64)
         known = base.keys if base else empty
+        ordered = np.sort(known)
         rows = scan(vectors, ["key"], row_ids=True)
         keys = rows["key"].to_numpy().astype(np.int64)
-        wanted = live.holds(keys) & ~member(keys, np.sort(known))
+        wanted = live.holds(keys) & ~member(keys, ordered)
         fresh = self._fetch(
             vectors, keys[wanted], rows["_rowid"].to_numpy()[wanted], before, all_rows=bool(wanted.all())
         )
-        return Moment(live, base, live.holds(known), keys[wanted], fresh, damage)
+        parted = _repeats(ordered) or _repeats(np.sort(keys[wanted]))
+        return Moment(live, base, live.holds(known), keys[wanted], fresh, damage, parted)
 
     def _index(self, before: Moment | None) -> tuple[derived.Loaded | None, str | None]:
         name = derived.current(self.collection, self.space)
@@ -168,7 +174,11 @@ class View:
         return int(found["key"][0].as_py())
 
     def vector_of(self, id: str) -> FloatMatrix:
-        """Return the stored vector of an item, as (1, dim). Raises `UnknownName` where it has none in this Space."""
+        """Return an item's stored vector, the mean where it has several parts, as (1, dim).
+
+        Raises:
+            UnknownName: it has none in this Space.
+        """
         key = self.key_of(id)
         table = self.collection.vectors(self.space)
         found = table.search().where(col("key") == lit(key)).select(["vector"]).to_arrow()
@@ -177,7 +187,10 @@ class View:
                 f"item {id!r} has no vector in Space {self.space}",
                 hint=f"permafrost embed {self.collection.name} --encoder E",
             )
-        return schema.vectors_of(found)[:1]
+        vectors = schema.vectors_of(found)
+        mean = vectors.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+        # parts that point against each other may cancel out
+        return mean if np.linalg.norm(mean) > 0 else vectors[:1]
 
 
 def matching_keys(items: Any, tree: filters.Filter) -> Keys:
@@ -185,6 +198,10 @@ def matching_keys(items: Any, tree: filters.Filter) -> Keys:
     test = filters.expression(tree, items.schema)
     rows = scan(items, sorted({"key", *filters.columns(tree)}))
     return np.sort(rows.filter(test)["key"].to_numpy().astype(np.int64))
+
+
+def _repeats(ascending: Keys) -> bool:
+    return bool((ascending[1:] == ascending[:-1]).any())
 
 
 def member(keys: Keys, ascending: Keys) -> NDArray[np.bool_]:

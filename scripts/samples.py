@@ -69,7 +69,11 @@ def gather(home: Path, origin: str) -> Samples:
         except Unavailable as error:
             reasons.append(f"{name}: {error}")
             print(f"data: {reasons[-1]}", flush=True)
-    raise Unavailable("; ".join(reasons))
+    raise Unavailable(
+        f"no samples can be had: {'; '.join(reasons)}\n"
+        "where: what scikit-learn carries, 8 x 8 digits and two photographs, is too little for this tour\n"
+        "do:    reach Debian's packages or PyPI and run it again; a folder of your own needs neither: permafrost embed"
+    )
 
 
 def debian(home: Path) -> Samples:

@@ -131,30 +131,33 @@ def show(tour: Tour) -> None:
 
 
 def embed(tour: Tour) -> None:
-    """Pictures in two Spaces, texts in one, and each forward pass alone beside what its run reached."""
+    """Pictures in two Spaces and texts in one, each beside its encoder's forward pass alone."""
     s = tour.samples
-    before = runs(s.photos_name, s.texts_name)
-    with tour.step("embed a folder of photographs with a frozen encoder"):
-        chosen = ["--where", s.photos_where] if s.photos_where else []
+    chosen = ["--where", s.photos_where, "--label-levels", "2"] if s.photos_where else []
+    with tour.step("embed a folder of photographs with a frozen encoder"), measured(tour, s.photos_name):
         tour.run("embed", tour.path(s.photos), "--into", s.photos_name, "--encoder", PICTURES, *chosen)
-    with tour.step("embed the same photographs once more as raw pixels, for comparison"):
+    with tour.step("embed the same photographs once more as raw pixels, to compare with"):
         tour.run("embed", s.photos_name, "--into", s.photos_name, "--encoder", PIXELS)
-    with tour.step("embed texts"):
+    with tour.step("embed texts"), measured(tour, s.texts_name):
         tour.run("embed", tour.path(s.texts), "--into", s.texts_name, "--encoder", TEXTS)
-    fresh = [run for name, run in runs(s.photos_name, s.texts_name).items() if name not in before and run["embedded"]]
+
+
+@contextmanager
+def measured(tour: Tour, collection: str) -> Iterator[None]:
+    """Print, after a run that embedded something, how fast its encoder's forward pass alone is at this moment."""
+    before = runs(collection)
+    yield
+    fresh = [run for name, run in runs(collection).items() if name not in before and run["embedded"]]
+    for run in fresh:
+        beside(tour, run)
     if not fresh:
-        print("nothing was embedded this time: all vectors were stored already")
-        return
-    with tour.step("the forward pass alone, on inputs made ready beforehand, for comparison"):
-        for run in fresh:
-            if run["encoder"] != PIXELS:
-                beside(tour, run)
+        print("nothing was embedded this time: all vectors are stored already", flush=True)
 
 
-def runs(*collections: str) -> dict[str, dict[str, Any]]:
-    """Return what each run of these collections noted of itself, by its name."""
-    files = [f for name in collections for f in (HOME / "permafrost.store" / name / "runs").glob("*/run.json")]
-    return {f.parent.name: json.loads(f.read_text(encoding="utf-8")) for f in sorted(files)}
+def runs(collection: str) -> dict[str, dict[str, Any]]:
+    """Return what each run of a collection noted of itself, by its name."""
+    files = sorted((HOME / "permafrost.store" / collection / "runs").glob("*/run.json"))
+    return {file.parent.name: json.loads(file.read_text(encoding="utf-8")) for file in files}
 
 
 def beside(tour: Tour, run: dict[str, Any]) -> None:
@@ -166,9 +169,10 @@ def beside(tour: Tour, run: dict[str, Any]) -> None:
     whole = run["embedded"] / run["seconds"]
     unit = "pictures" if encoder.image else "texts"
     print(
-        f"forward pass alone: {alone:,.1f} {unit}/s; the whole run, from file to committed row: {whole:,.1f} {unit}/s"
+        f"forward pass alone, on {unit} made ready beforehand: {alone:,.1f} {unit}/s on {encoder.device}\n"
+        f"the run above, from file to committed row: {whole:,.1f} {unit}/s, {whole / alone:.2f} of it",
+        flush=True,
     )
-    print(f"  ({encoder.name}, {encoder.device}; {whole / alone:.2f} of the forward pass)", flush=True)
 
 
 def inputs(tour: Tour, encoder: Any) -> list[list[Any]]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from embedder.remote import Endpoint
+
 TIMM = "test_efficientnet"
 TIMM_FACTS = {
     "input_size": (3, 64, 64), "crop_pct": 0.9, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25),
@@ -31,12 +33,13 @@ class Example:
 
     `variants`: option text that changes vectors, or how they are kept, without changing their dimension; each must
     change the fingerprint, and the first must change the direction of vectors. `exempt`: options of the kind for which
-    there is no such variant, with the reason.
+    there is no such variant, with the reason. `endpoint`: where the kind's encoders answer, if they are elsewhere.
     """
 
     name: str
     variants: tuple[str, ...]
     exempt: Mapping[str, str] = field(default_factory=dict)
+    endpoint: Endpoint | None = None
 
 
 def shake(model: Any, seed: int) -> Any:
@@ -89,6 +92,16 @@ def open_clip_folder(
     return folder
 
 
+def torchvision_file(folder: Path, model: str, seed: int = 0, **arguments: Any) -> Path:
+    """Write the state dict of a torchvision model, as its own weight files are."""
+    import torch
+    import torchvision
+
+    file = folder / f"{model}.pth"
+    torch.save(shake(torchvision.models.get_model(model, weights=None, **arguments), seed).state_dict(), file)
+    return file
+
+
 COMMON = ("weights=random", "weights=random&seed=1", "normalize=false", "dtype=bfloat16")
 
 
@@ -98,6 +111,18 @@ def _bundled(folder: Path) -> Example:
         "bundled:efficientnet_lite0?image_size=96",
         (*COMMON, "pooling=max", "pooling=gem", "fit=pad", "fit=squash", "background=black"),
         {**texts, "layer": "no layer is as wide as the head", "image_size": "in the name, to be quick"},
+    )
+
+
+def _transformers(folder: Path) -> Example:
+    from tests.tiny_transformers import text_folder
+
+    prompts = ("query_prompt=a", "document_prompt=a photo of a ")
+    pictures = dict.fromkeys(("fit", "background", "image_size"), "for pictures: see test_encoder_transformers_image")
+    return Example(
+        f"transformers:{text_folder(folder, 'bert')}",
+        (*COMMON, "pooling=cls", "pooling=max", "pooling=last", "layer=-2", "layer=0", "max_length=9", *prompts),
+        pictures,
     )
 
 
@@ -127,6 +152,39 @@ def _pixels(folder: Path) -> Example:
     return Example("pixels:8", ("fit=squash", "fit=crop", "normalize=false", "background=grey"))
 
 
+def _torchvision(folder: Path) -> Example:
+    file = torchvision_file(folder, "shufflenet_v2_x0_5")
+    given = "in the name, as a file: see test_encoder_torchvision for the others"
+    return Example(
+        f"torchvision:shufflenet_v2_x0_5/IMAGENET1K_V1?weights={file}&image_size=64",
+        ("layer=conv5.2&pooling=max", "layer=conv5.2&pooling=mean", "layer=conv5.0", "normalize=false",
+         "dtype=bfloat16", "fit=pad", "fit=squash", "background=black"),
+        {"weights": given, "seed": given, "image_size": "in the name, to be quick"},
+    )  # fmt: skip
+
+
+def _sentence_transformers(folder: Path) -> Example:
+    from tests.sentence import sentence_folder
+
+    prompts = ("query_prompt=a", "document_prompt=two words ")
+    return Example(
+        f"sentence_transformers:{sentence_folder(folder / 'model')}",
+        (*COMMON, "pooling=cls", "pooling=max", "pooling=last", "layer=-2", "layer=0", "max_length=9", *prompts),
+        {"dimensions": "changes the dimension: see test_encoder_sentence_transformers"},
+    )
+
+
+def _openai(folder: Path) -> Example:
+    from tests.endpoint import started
+
+    return Example(
+        "openai:tiny", ("document_prompt=two words ", "query_prompt=a", "normalize=false"),
+        {"dimensions": "changes the dimension: see test_encoder_openai"}, started()[0].endpoint(),
+    )  # fmt: skip
+
+
 EXAMPLES: dict[str, Callable[[Path], Example]] = {
     "bundled": _bundled, "hashing": _hashing, "open_clip": _open_clip, "pixels": _pixels, "timm": _timm,
+    "openai": _openai, "sentence_transformers": _sentence_transformers, "torchvision": _torchvision,
+    "transformers": _transformers,
 }  # fmt: skip

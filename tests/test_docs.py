@@ -29,7 +29,7 @@ def test_the_readme_names_the_two_commands_and_the_door() -> None:
     assert "import permafrost as pf" in lines
 
 
-@pytest.mark.parametrize("name", ["quickstart", "test", "check", "bench"])
+@pytest.mark.parametrize("name", ["quickstart", "test", "check", "bench", "parity"])
 def test_scripts_can_be_executed(name: str) -> None:
     path = ROOT / "scripts" / name
     assert os.access(path, os.X_OK)

@@ -21,6 +21,7 @@ def run(
     k: Annotated[
         int | None, option("Only the k most probable classes of each.", "-k", "--top", metavar="N", min=1)
     ] = None,
+    space: options.Space = None,
     device: options.Device = None,
 ) -> Result:
     """Predict labels with a head.
@@ -32,7 +33,7 @@ def run(
         raise UsageError(f"{head!r} is not a head", where="permafrost classify", hint="write C/HEAD or C/HEAD@VERSION")
     with call.service(device=device) as service:
         inputs = [*service.inputs(collection, name, items or ()), *({"id": one} for one in id or ())]
-        found = service.classify(collection, name, inputs, top_k=k)
+        found = service.classify(collection, name, inputs, top_k=k, space=space)
     return Result(found, text(found), note(found))
 
 

@@ -22,7 +22,7 @@ ADVICE = {
 
 def run(
     call: Call,
-    source: Annotated[str, argument("SOURCE", "A folder, a csv, jsonl or parquet file, or the collection itself.")],
+    source: Annotated[str, argument("SOURCE", "A folder, table, shards, hf:NAME, address, or the collection.")],
     into: Annotated[str, option("The collection; it is made where there is none.", metavar="C")],
     encoder: Annotated[
         list[str] | None, option("KIND:NAME; may be repeated; see permafrost encoders.", metavar="E")
@@ -31,6 +31,7 @@ def run(
     content_column: Annotated[str | None, option("The column of a table that holds the content.", metavar="X")] = None,
     id_column: Annotated[str | None, option("The column that holds the ids.", metavar="X")] = None,
     label_levels: Annotated[int | None, option("Nested folders: how many make the label.", metavar="N", min=1)] = None,
+    chunk: Annotated[str | None, option("Long texts: a vector for every N tokens.", metavar="N[:OVERLAP]")] = None,
     where: options.Where = None,
     batch_size: Annotated[str, option("Items in a forward pass, or auto.", metavar="N", show_default=True)] = "auto",
     workers: Annotated[int | None, option("Processes that decode pictures.", metavar="N", min=1, max=256)] = None,
@@ -46,13 +47,13 @@ def run(
     dry_run: Annotated[bool, option("Count what would be done, and write nothing.", "--dry-run")] = False,
     engine: Annotated[Literal["local"], option("Where the work runs.", show_default=True)] = "local",
 ) -> Result:
-    """Embed a folder or a table into a collection.
+    """Embed a source into a collection.
 
     Each item becomes a vector exactly once: the same command run again takes up what is new or changed, also after an
     interruption.
     """
     from api.progress import Progress
-    from index.ingest import IngestOptions
+    from index.selection import IngestOptions
 
     asked = IngestOptions(
         where=where, prefix=prefix, rename=pairs(rename, "--rename A=B"), limit=limit, prune=prune, relocate=relocate,
@@ -62,7 +63,7 @@ def run(
         try:
             found = service.embed(
                 source, into, encoders=encoder or (), media=media, content_column=content_column, id_column=id_column,
-                label_levels=label_levels, max_failure_rate=max_failure_rate, watch=progress.watch,
+                label_levels=label_levels, chunk=chunk, max_failure_rate=max_failure_rate, watch=progress.watch,
                 options=replace(asked, workers=service.settings.decode_workers),
             )  # fmt: skip
         except TooManyFailures as error:
@@ -97,13 +98,23 @@ def _one(into: str, run: Mapping[str, Any], dry_run: bool) -> str:
             f"nothing new for {into}: {show.count(run['unchanged'], 'item')} unchanged, {show.duration(run['seconds'])}"
         )
     facts = [
-        ("space", f"{run['space'][:12]}  {run['dim']}-d  {show.safe(run['encoder'])}"),
+        ("space", f"{_space(run)}  {show.safe(run['encoder'])}"),
         ("found", f"{show.count(run['found'])}: " + ", ".join(_counts(run, dry_run))),
+        ("sends", _sends(run)),
         *(("failed", f"{show.count(n)} {show.safe(reason)}") for reason, n in run["reasons"].items()),
         ("see", show.safe(run["failures"]) if run["failures"] else ""),
         *(_speed(run) if run["embedded"] else ()),
     ]
     return show.block(title, facts)
+
+
+def _space(run: Mapping[str, Any]) -> str:
+    return f"{run['space'][:12]}  {run['dim']}-d" if run["space"] else "known at the first call"
+
+
+def _sends(run: Mapping[str, Any]) -> str:
+    sends = run["sends"]
+    return f"{show.count(sends['texts'], 'text')}, about {show.count(sends['tokens'], 'token')}" if sends else ""
 
 
 def _counts(run: Mapping[str, Any], dry_run: bool) -> list[str]:

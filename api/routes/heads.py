@@ -29,4 +29,5 @@ def list_heads(collection: CollectionName, acts: Acts) -> Document:
 )
 def predict(collection: CollectionName, head: HeadName, asked: PredictRequest, acts: Acts) -> Document:
     """Classify inputs with a head, in their order."""
-    return Document(acts.classify(collection, head, [one.opened() for one in asked.inputs], top_k=asked.top_k))
+    inputs = [one.opened() for one in asked.inputs]
+    return Document(acts.classify(collection, head, inputs, top_k=asked.top_k, space=asked.space))

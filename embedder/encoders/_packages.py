@@ -14,13 +14,17 @@ from embedder.errors import EncoderError
 
 @dataclass(frozen=True)
 class Package:
-    """A distribution, the module it installs, a path inside the module, and the sha256 of files under that path."""
+    """A distribution, the module it installs, a path inside the module, and the sha256 of files under that path.
+
+    `install` is the command that installs it, for one that the `demo` extra cannot hold.
+    """
 
     distribution: str
     module: str
     path: str
     sha256: Mapping[str, str]
     licence: str
+    install: str = ""
 
     def folder(self) -> Path:
         """Return the folder that holds the files, without importing the package.
@@ -32,7 +36,7 @@ class Package:
         if spec is None or not spec.submodule_search_locations:
             raise EncoderError(
                 f"the package {self.distribution} is not installed",
-                hint=f"pip install 'permafrost[demo]' (or: pip install {self.distribution})",
+                hint=self.install or f"pip install 'permafrost[demo]' (or: pip install {self.distribution})",
             )
         return Path(spec.submodule_search_locations[0]) / self.path
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from embedder.encoder import Encoder, TextTower
 from embedder.encoders import _files
 from embedder.encoders._common import Settings, describe, index, prompts, versions
+from embedder.encoders._modules import TOKENIZER
 from embedder.encoders._torch import as_numpy, device_of, frozen, own_rng, width_of
 from embedder.errors import EncoderError, UsageError
 from embedder.naming import EncoderName
@@ -25,12 +26,16 @@ from embedder.records import Role
 
 POOLINGS = {"mean": "mean", "cls": "cls", "max": "max", "last": "lasttoken"}
 CHARS_PER_TOKEN = 64
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+MADE_BY = ("sentence-transformers", "transformers", "tokenizers", "torch")
+MOST_TOKENS = 8192
 
 
 @dataclass(frozen=True)
 class Chain:
-    """The modules to run. `layer` is the hidden state that the pooling reads, 0 being the embeddings."""
+    """The modules to run. `layer` is the hidden state that the pooling reads, 0 being the embeddings.
+
+    `dimensions` is how many components are kept of what comes out; None keeps all.
+    """
 
     model: Any
     modules: tuple[Any, ...]
@@ -38,6 +43,7 @@ class Chain:
     last: int
     device: torch.device
     pad: int
+    dimensions: int | None = None
 
     @torch.inference_mode()
     def __call__(self, rows: Sequence[Any]) -> NDArray[np.floating[Any]]:
@@ -50,7 +56,7 @@ class Chain:
             features["token_embeddings"] = states[self.layer]
         for module in self.modules[1:]:
             features = module(features)
-        return as_numpy(features["sentence_embedding"])
+        return as_numpy(features["sentence_embedding"][:, : self.dimensions])
 
     def _padded(self, rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
         shape = (len(rows), max(len(row) for row in rows))
@@ -70,11 +76,16 @@ def load(
     architecture: str,
     provenance: dict[str, Any],
     device: str,
+    *,
+    dimensions: int | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Encoder:
     """Load a folder, or the same architecture untrained.
 
     Args:
         weights: the weight files that the folder's modules read; they are the Space's weights.
+        dimensions: how many of a vector's first components to keep (Matryoshka), before it is normalised.
+        more: further facts that change vectors.
 
     Raises:
         EncoderError: the folder is damaged.
@@ -83,30 +94,30 @@ def load(
     where = device_of(device)
     sentence = _built(folder, chosen)
     tokenizer = sentence.tokenizer
-    longest = int(sentence[0].model.config.max_position_embeddings)
-    limit = name.integer("max_length", None, low=3, high=longest) or int(sentence.max_seq_length)
+    longest = int(getattr(sentence[0].model.config, "max_position_embeddings", 0) or MOST_TOKENS)
+    limit = name.integer("max_length", None, low=3, high=longest) or int(sentence.max_seq_length or longest)
     frozen(sentence, where, chosen.dtype)
     chain, pooling = _chain(name, chosen, sentence, where)
-    prompt = prompts(name)
+    prompt = _prompts(name, sentence)
+    _require_prompt_in_pooling(name, chain, prompt)
 
     def tokenize(text: str, role: Role) -> list[int]:
         ids: list[int] = tokenizer(prompt[role] + text, truncation=True, max_length=limit)["input_ids"]
         return ids
 
-    facts = {
-        "max_length": limit, "sha256": _files.fingerprint(_tokenizer_files(folder), folder),
-        **{f"{role}_prompt": text for role, text in prompt.items()},
-    }  # fmt: skip
+    width = _wide_enough(name, width_of(chain, tokenize("dimension", "document"), str(name)), dimensions)
     space = describe(
-        name, chosen, dim=width_of(chain, tokenize("dimension", "document"), str(name)), architecture=architecture,
+        name, chosen, dim=dimensions or width, architecture=architecture,
         weights={"random": chosen.seed} if chosen.seed is not None else {"sha256": _files.fingerprint(weights, folder)},
-        layer=chain.layer, pooling=pooling, text=facts,
+        layer=chain.layer, pooling=pooling,
+        text={"max_length": limit, "sha256": _files.fingerprint(_tokenizer_files(folder), folder), **_keyed(prompt)},
+        more={**(more or {}), **({"dimensions": dimensions} if dimensions not in (None, width) else {})},
         provenance={
-            **provenance, "files": _files.listed(weights) if chosen.seed is None else [],
-            "versions": versions("sentence-transformers", "transformers", "tokenizers", "torch"),
+            **provenance, "files": _files.listed(weights) if chosen.seed is None else [], "versions": versions(*MADE_BY)
         },
     )  # fmt: skip
-    return Encoder(name, space, str(where), text=TextTower(tokenize, len, chain, CHARS_PER_TOKEN * limit))
+    kept = replace(chain, dimensions=dimensions)
+    return Encoder(name, space, str(where), text=TextTower(tokenize, len, kept, CHARS_PER_TOKEN * limit))
 
 
 def _built(folder: Path, chosen: Settings) -> Any:
@@ -118,6 +129,9 @@ def _built(folder: Path, chosen: Settings) -> Any:
 
                 torch.default_generator.manual_seed(chosen.seed)
                 sentence[0].model = AutoModel.from_config(sentence[0].model.config)
+                for part in [part for module in list(sentence)[1:] for part in module.modules()]:
+                    if isinstance(part, (torch.nn.Linear, torch.nn.LayerNorm)):
+                        part.reset_parameters()
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise EncoderError(
@@ -131,7 +145,9 @@ def _chain(name: EncoderName, chosen: Settings, sentence: Any, where: torch.devi
     """Cut the chain at `layer`, exchange its pooling, and leave out its normalising for `normalize=false`."""
     last = int(sentence[0].model.config.num_hidden_layers)
     layer = index(name, last + 1)
-    modules = [m for m in sentence if chosen.normalize or not isinstance(m, Normalize)]
+    modules = list(sentence)
+    while not chosen.normalize and isinstance(modules[-1], Normalize):
+        modules.pop()
     at = next((i for i, m in enumerate(modules) if isinstance(m, Pooling)), None)
     if at is None:
         raise UsageError("this model has no pooling module", where=str(name))
@@ -144,8 +160,45 @@ def _chain(name: EncoderName, chosen: Settings, sentence: Any, where: torch.devi
     return chain, pooling
 
 
+def _prompts(name: EncoderName, sentence: Any) -> dict[str, str]:
+    """Return what goes before a query and before a document: the name's own options, else the model's prompts.
+
+    They are those that sentence-transformers takes in `encode_query` (`query`) and `encode_document` (`document`,
+    `passage`, `corpus`); where a model has none of these, the one named by `default_prompt_name`, as in `encode`.
+    """
+    known = {key: text for key, text in sentence.prompts.items() if text}
+    own = {
+        "query": known.get("query", ""),
+        "document": next((known[key] for key in ("document", "passage", "corpus") if key in known), ""),
+    }
+    if not any(own.values()):
+        own = dict.fromkeys(own, known.get(sentence.default_prompt_name or "", ""))
+    given = prompts(name)
+    return {role: given[role] if f"{role}_prompt" in name.options else text for role, text in own.items()}
+
+
+def _wide_enough(name: EncoderName, width: int, dimensions: int | None) -> int:
+    if dimensions is not None and dimensions > width:
+        raise UsageError(f"this model has {width} dimensions, not {dimensions}", where=str(name))
+    return width
+
+
+def _keyed(prompt: Mapping[str, str]) -> dict[str, str]:
+    return {f"{role}_prompt": text for role, text in prompt.items()}
+
+
+def _require_prompt_in_pooling(name: EncoderName, chain: Chain, prompt: Mapping[str, str]) -> None:
+    apart = [m for m in chain.modules if isinstance(m, Pooling) and not m.include_prompt]
+    if apart and any(prompt.values()):
+        raise EncoderError(
+            "this model leaves the prompt out of its pooling, which is not reproduced here",
+            where=str(name), hint="choose another model, or another pooling= that reads the prompt too",
+        )  # fmt: skip
+
+
 def _tokenizer_files(folder: Path) -> list[Path]:
-    return [folder / file for file in TOKENIZER_FILES if (folder / file).is_file()]
+    places = (folder, folder / "0_Transformer")
+    return [place / file for place in places for file in TOKENIZER if (place / file).is_file()]
 
 
 @contextmanager

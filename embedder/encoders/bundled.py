@@ -1,10 +1,12 @@
 """Real weights that come as Python packages, for a machine without a hub.
 
-`bundled:efficientnet_lite0` (also `1`, `2`): pictures, 1280-d, ImageNet-1k · `bundled:minilm`: texts, 384-d.
+`bundled:efficientnet_lite0` (also `1`, `2`): pictures, 1280-d, ImageNet-1k · `bundled:minilm`: texts, 384-d ·
+`bundled:smollm2`: texts, 576-d, a decoder · `bundled:conse`: pictures and texts in one Space, 384-d.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from embedder.encoder import Encoder
@@ -26,7 +28,7 @@ MINILM = Package(
 
 def catalogue() -> list[str]:
     """Return the names, whether their packages are installed or not."""
-    return [f"bundled:{LITE}0", f"bundled:{LITE}1", f"bundled:{LITE}2", "bundled:minilm"]
+    return [*(f"bundled:{LITE}{size}" for size in "012"), "bundled:minilm", "bundled:smollm2", "bundled:conse"]
 
 
 def load(name: EncoderName, device: str) -> Encoder:
@@ -45,9 +47,12 @@ def load(name: EncoderName, device: str) -> Encoder:
             "bundled weights are those of their package", where=str(name),
             hint="leave out the revision and weights=PATH, or use timm: or sentence_transformers: with your own file",
         )  # fmt: skip
-    if name.name == "minilm":
+    if name.name in ("minilm", "smollm2"):
         name.allow(COMMON_OPTIONS | TEXT_OPTIONS)
-        return _minilm(name, chosen, device)
+        return (_minilm if name.name == "minilm" else _smollm2)(name, chosen, device)
+    if name.name == "conse":
+        name.allow({"fit", "background", "normalize", "dtype"})
+        return _conse(name, chosen, device)
     name.allow(COMMON_OPTIONS | IMAGE_OPTIONS)
     return _lite(name, chosen, name.name.removeprefix(LITE), device)
 
@@ -74,6 +79,19 @@ def _minilm(name: EncoderName, chosen: Settings, device: str) -> Encoder:
     from embedder.encoders import _sentence
 
     return _sentence.load(name, chosen, folder, weights, "sentence_transformers/minilm-l6", _from(MINILM), device)
+
+
+def _smollm2(name: EncoderName, chosen: Settings, device: str) -> Encoder:
+    from embedder.encoders import _smollm2
+
+    return _smollm2.load(name, chosen, device)
+
+
+def _conse(name: EncoderName, chosen: Settings, device: str) -> Encoder:
+    texts = _minilm(EncoderName("bundled", "minilm"), replace(chosen, normalize=True), device)
+    from embedder.encoders import _conse
+
+    return _conse.load(name, chosen, texts)
 
 
 def _from(package: Package) -> dict[str, Any]:

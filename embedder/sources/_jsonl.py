@@ -25,10 +25,10 @@ def rows(path: Path) -> Iterator[tuple[int, Row]]:
                     line = file.readline(LIMIT)
                 yield number, BadRow("too_large", f"a line of more than {LIMIT:,} bytes")
             elif line.strip():
-                yield number, _row(line)
+                yield number, row(line)
 
 
-def _row(line: bytes) -> Row:
+def row(line: bytes) -> Row:
     try:
         row = json.loads(line.decode("utf-8-sig"), parse_constant=_no_constant, object_pairs_hook=_unique)
         _require_plain(row, MAX_DEPTH)

@@ -24,9 +24,9 @@ def rows(path: Path) -> Iterator[tuple[int, Row]]:
     number = 0
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            _require_unique(file.schema_arrow.names, path)
+            require_unique(file.schema_arrow.names, path)
             for batch in file.iter_batches(batch_size=_batch_rows(file.metadata)):
-                for row in _plain(_dates_as_text(batch)):
+                for row in plain(dates_as_text(batch)):
                     number += 1
                     yield number, row
     except (pa.ArrowException, OSError) as error:
@@ -42,23 +42,42 @@ def _batch_rows(metadata: Any) -> int:
     return max(1, min(BATCH_ROWS, int(BATCH_BYTES / max(1, largest))))
 
 
-def _require_unique(names: list[str], path: Path) -> None:
+def require_unique(names: list[str], path: Path) -> None:
+    """Refuse a column name that is repeated. Raises `UsageError`."""
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"{path.name} repeats the column {', '.join(twice)}", where=str(path), hint="rename one")
 
 
-def _dates_as_text(batch: Any) -> Any:
+def dates_as_text(batch: Any) -> Any:
+    """Return a record batch whose dates and times, also within lists and structs, are Arrow's strings.
+
+    Python's own cannot hold all of them, and pyarrow gives pandas' where pandas happens to be installed.
+    """
     import pyarrow as pa
 
-    columns = [c.cast(pa.string()) if pa.types.is_temporal(c.type) else c for c in batch.columns]
+    wanted = [(c, _without_dates(c.type)) for c in batch.columns]
+    columns = [c if kind == c.type else c.cast(kind) for c, kind in wanted]
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
-def _plain(batch: Any) -> list[Row]:
+def _without_dates(kind: Any) -> Any:
+    import pyarrow as pa
+
+    if pa.types.is_temporal(kind):
+        return pa.string()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        inner = kind.value_field.with_type(_without_dates(kind.value_type))
+        return pa.list_(inner) if pa.types.is_list(kind) else pa.large_list(inner)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_without_dates(field.type)) for field in kind])
+    return kind
+
+
+def plain(batch: Any) -> list[Row]:
     """Return the rows as Python values; where one has none (a text that is not UTF-8), it alone is bad."""
     try:
         return list(batch.to_pylist())
     except (ValueError, OverflowError) as error:
         if batch.num_rows == 1:
             return [BadRow("bad_unicode" if isinstance(error, UnicodeDecodeError) else "bad_value", str(error))]
-    return [row for i in range(batch.num_rows) for row in _plain(batch.slice(i, 1))]
+    return [row for i in range(batch.num_rows) for row in plain(batch.slice(i, 1))]

@@ -33,7 +33,7 @@ class Types:
             known = self.found.setdefault(name, "")
             if value is not None and known != "string":
                 self.samples.setdefault(name, value)
-                self.found[name] = _wider(known, self._type(value))
+                self.found[name] = wider(known, self._type(value))
 
     def columns(self) -> dict[str, str]:
         """Return each column's type; one of nulls alone is a string."""
@@ -59,7 +59,8 @@ def _cell_type(cell: str) -> str:
     return "bool" if cell in BOOLEANS else "string"
 
 
-def _wider(a: str, b: str) -> str:
+def wider(a: str, b: str) -> str:
+    """Return the narrowest type that holds values of both; `a` may be "", which is none yet."""
     if not a or a == b:
         return b
     return "float" if {a, b} == {"int", "float"} else "string"

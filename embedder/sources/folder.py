@@ -14,6 +14,7 @@ from pathlib import Path
 
 from embedder.errors import UsageError
 from embedder.records import Failure, Item, Medium
+from embedder.sources._shards import is_folder_of_shards
 from embedder.sourcing import IMAGE_SUFFIXES, Source, SourceOptions, unreadable
 
 TEXT_SUFFIXES = frozenset({".txt"})
@@ -26,8 +27,8 @@ UNSAFE = re.compile(
 
 
 def accepts(uri: str) -> bool:
-    """Say whether `uri` is a local folder."""
-    return os.path.isdir(uri)
+    """Say whether `uri` is a local folder, but not one of shards."""
+    return os.path.isdir(uri) and not is_folder_of_shards(uri)
 
 
 def open(uri: str, options: SourceOptions) -> Source:
@@ -79,16 +80,8 @@ class Folder:
             return unreadable(id, encoded(path), error)
         return Item(
             id=id, medium=self.medium, source=encoded(path), path=path, size=facts.st_size,
-            mtime_ns=facts.st_mtime_ns, columns=self._columns(id.split("/")[:-1]),
+            mtime_ns=facts.st_mtime_ns, columns=labels(id.split("/")[:-1], self._levels, splits=self._splits),
         )  # fmt: skip
-
-    def _columns(self, folders: list[str]) -> dict[str, str | None]:
-        columns: dict[str, str | None] = {}
-        if self._splits:
-            columns["split"] = folders.pop(0) if folders else None
-        # a label is for people, and for heads: it need not be turned back into a path
-        columns["label"] = "/".join(folders[: self._levels]).replace("%25", "%") or None
-        return columns
 
     def _unlisted(self, error: OSError) -> Failure:
         path = os.fsdecode(error.filename)
@@ -114,7 +107,22 @@ class Folder:
             raise UsageError(
                 f"the folder cannot be listed: {error.strerror}", where=self.root, hint="check its permissions"
             ) from error
-        return bool(folders) and all(name.lower() in SPLITS for name in folders)
+        return has_splits(set(folders))
+
+
+def has_splits(folders: set[str]) -> bool:
+    """Say whether the folders right below the root are all called like splits."""
+    return bool(folders) and all(name.lower() in SPLITS for name in folders)
+
+
+def labels(folders: list[str], levels: int | None, *, splits: bool) -> dict[str, str | None]:
+    """Return the columns that the folders above a file make: `label`, and `split` where the first ones are splits."""
+    columns: dict[str, str | None] = {}
+    if splits:
+        columns["split"] = folders.pop(0) if folders else None
+    # a label is for people, and for heads: it need not be turned back into a path
+    columns["label"] = "/".join(folders[:levels]).replace("%25", "%") or None
+    return columns
 
 
 def encoded(path: str) -> str:

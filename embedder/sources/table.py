@@ -1,4 +1,4 @@
-"""A csv, tsv, jsonl or parquet file of texts, or of pictures by path or as bytes; the other columns are metadata.
+"""A csv, tsv, jsonl, parquet or Arrow file of texts, or of pictures by path or as bytes; other columns are metadata.
 
 The file is read once to find the type of every column and what is wrong with it, and again to yield the items.
 Relative paths are resolved against the table's folder. Without an id column the id is the head of the content's sha256
@@ -7,23 +7,23 @@ Relative paths are resolved against the table's folder. Without an id column the
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from embedder.errors import NothingToDo, UnknownName, UsageError
+from embedder.errors import UsageError
 from embedder.records import Failure, Item
-from embedder.sources import _content, _csv, _jsonl, _parquet
-from embedder.sources._rows import BadRow, Row
-from embedder.sources._types import Types, as_text, convert
+from embedder.sources import _arrow, _csv, _jsonl, _parquet
+from embedder.sources._records import Records, local_file
+from embedder.sources._rows import Row
 from embedder.sources.folder import encoded
-from embedder.sourcing import Source, SourceOptions, unreadable
+from embedder.sourcing import Source, SourceOptions
 
 READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {
     ".csv": _csv.rows, ".tsv": _csv.rows, ".jsonl": _jsonl.rows, ".ndjson": _jsonl.rows, ".parquet": _parquet.rows,
+    ".arrow": _arrow.rows, ".feather": _arrow.rows,
 }  # fmt: skip
 
 
@@ -42,43 +42,24 @@ def open(uri: str, options: SourceOptions) -> Source:
     return Table(Path(uri), options)
 
 
-class Table:
+class Table(Records):
     """The rows of one file."""
 
     def __init__(self, path: Path, options: SourceOptions) -> None:
         self.path = Path(os.path.abspath(path))
-        self.root = encoded(str(self.path))
+        self.root, self.name = encoded(str(self.path)), self.path.name
         self._read = READERS[self.path.suffix.lower()]
+        self.text_cells = self._read is _csv.rows
         self._version = self._stat()
-        self._length, types = self._look()
-        self._types = types.columns()
-        wanted = options.content_column and self._column(options.content_column)
-        self.content, self.medium = _content.find(types.samples, self._types, wanted, options.media, self.root)
-        default = "id" if "id" in self._types and self.content != "id" else None
-        self.id_column = self._column(options.id_column) if options.id_column else default
-        if self.id_column == self.content:
-            raise UsageError(
-                f"column {self.content!r} cannot be both the id and the content", where=self.root,
-                hint="leave out --id-column: the path, or the hash of the text, is then the id",
-            )  # fmt: skip
-        own = {self.content, self.id_column, "group"}
-        self.columns: Mapping[str, str] = {name: kind for name, kind in self._types.items() if name not in own}
+        self._settle(options)
 
-    def __len__(self) -> int:
-        return self._length
-
-    def __iter__(self) -> Iterator[Item | Failure]:
+    def _numbered(self) -> Iterator[tuple[int, Row]]:
         if self._stat() != self._version:
             raise UsageError(
                 f"{self.path.name} has changed since it was opened", where=self.root,
                 hint="run again when its writer is done",
             )  # fmt: skip
-        seen: Counter[str] = Counter()
-        for number, row in self._read(self.path):
-            if isinstance(row, BadRow):
-                yield self._failure(f"row {number}", number, "list", row.reason, row.message)
-            else:
-                yield self._item(number, row, seen)
+        return self._read(self.path)
 
     def _stat(self) -> tuple[int, int]:
         try:
@@ -88,73 +69,10 @@ class Table:
             raise UsageError(f"{self.path.name} cannot be opened: {error.strerror}", where=self.root) from error
         return facts.st_size, facts.st_mtime_ns
 
-    def _look(self) -> tuple[int, Types]:
-        types = Types(text_cells=self._read is _csv.rows)
-        length, bad = 0, ""
-        for number, row in self._read(self.path):
-            length += 1
-            if isinstance(row, BadRow):
-                bad = bad or f"row {number}: {row.message}"
-            else:
-                types.see(row)
-        if not length:
-            raise NothingToDo(f"{self.path.name} has no rows", where=self.root, hint="give a table that has some")
-        if not types.found:
-            raise UsageError(
-                f"none of the {length} rows of {self.path.name} can be read", where=self.root, hint=f"repair {bad}"
-            )
-        return length, types
-
-    def _item(self, number: int, row: Mapping[str, Any], seen: Counter[str]) -> Item | Failure:
-        content = _content.value(row.get(self.content), self.medium)
-        id = self._id(row, content, seen)
-        if id is None:
-            return self._failure(f"row {number}", number, "list", "no_id", f"column {self.id_column!r} is empty")
-        if content is None:
-            reason = "empty_text" if self.medium == "text" else "no_content"
-            return self._failure(id or f"row {number}", number, "read", reason, f"column {self.content!r} is empty")
-        group = row.get("group")
-        facts: dict[str, Any] = {
-            "id": id, "medium": self.medium, "group": None if group is None else as_text(group),
-            "columns": {name: convert(row.get(name), kind) for name, kind in self.columns.items()},
-        }  # fmt: skip
-        # by id and not by number: a row put in front must not move all the others
-        where = f"{self.root}#{encoded(id)}"
-        if isinstance(content, bytes):
-            return Item(source=where, data=content, size=len(content), **facts)
-        return Item(source=where, text=content, **facts) if self.medium == "text" else self._file(content, facts)
-
     def _file(self, content: str, facts: dict[str, Any]) -> Item | Failure:
         path = os.path.join(self.path.parent, content)
-        try:
-            found = os.stat(path)
-        except (OSError, ValueError) as error:
-            if "://" in content:
-                message = f"it is not on this machine; download it first: {content}"
-                return Failure(facts["id"], encoded(path), "read", "remote", type(error).__name__, message)
-            return unreadable(facts["id"], encoded(path), error)
-        return Item(source=encoded(path), path=path, size=found.st_size, mtime_ns=found.st_mtime_ns, **facts)
-
-    def _failure(self, id: str, number: int, stage: Any, reason: str, message: str) -> Failure:
-        return Failure(id, f"{self.root}#{number}", stage, reason, "ValueError", f"row {number}: {message}")
-
-    def _id(self, row: Mapping[str, Any], content: str | bytes | None, seen: Counter[str]) -> str | None:
-        """Return the id; "" where it would come from the content and there is none, None where its column is empty."""
-        if self.id_column:
-            value = row.get(self.id_column)
-            return None if value is None or value != value else as_text(value) or None
-        if content is None:
-            return ""
-        if self.medium == "image" and isinstance(content, str):
-            stem = encoded(content)
-        else:
-            stem = hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:16]
-        seen[stem] += 1
-        return stem if seen[stem] == 1 else f"{stem}-{seen[stem]}"
-
-    def _column(self, name: str) -> str:
-        if name not in self._types:
-            raise UnknownName.of(
-                "column", name, self._types, where=self.root, hint=f"columns: {', '.join(self._types)}"
-            )
-        return name
+        found = local_file(path, facts)
+        if isinstance(found, Failure) and "://" in content:
+            message = f"it is not on this machine; download it first: {content}"
+            return replace(found, reason="remote", message=message)
+        return found

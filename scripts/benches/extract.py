@@ -34,7 +34,8 @@ from embedder.encoder import Encoder, ImageTower, TextTower, load_encoder
 from embedder.pool import DecodePool
 from embedder.records import Item
 from embedder.sourcing import open_source
-from index.ingest import IngestOptions, ingest
+from index.ingest import ingest
+from index.selection import IngestOptions
 from index.store import Store
 
 UNIT = "items"

@@ -219,6 +219,15 @@ def test_train_and_classify(run: Run, store: Path, tmp_path: Path) -> None:
     assert read.err.startswith("pics/hue@1, space ")
 
 
+def test_a_head_of_another_space_is_refused_and_both_are_named(run: Run, store: Path, sources: Path) -> None:
+    assert run("--store", store, "embed", "pics", "--into", "pics", "--encoder", "hashing:64").code == 0
+    said = run("--store", store, "classify", "pics/colour", "--id", "red/0.png", "--space", "hashing:64")
+    assert said.code == 3
+    assert "hashing:64" in said.err
+    assert "pixels:8" in said.err
+    assert run("--store", store, "classify", "pics/colour", "--id", "red/0.png", "--space", "pixels:8").code == 0
+
+
 def test_classify_reads_words_and_files_as_what_they_are(run: Run, built: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("the stock market fell")
     found = run(

@@ -52,7 +52,11 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Example
 
 @pytest.fixture(scope="module")
 def loaded(example: Callable[[str], Example]) -> Load:
-    return cache(lambda kind, options="": load_encoder(with_options(example(kind).name, options), device="cpu"))
+    return cache(lambda kind, options="": opened(example(kind), options))
+
+
+def opened(example: Example, options: str = "") -> Encoder:
+    return load_encoder(with_options(example.name, options), device="cpu", endpoint=example.endpoint)
 
 
 def with_options(name: str, options: str) -> str:
@@ -172,7 +176,7 @@ def test_runs_in_eval_mode(kind: str, loaded: Load) -> None:
 def test_loading_twice_gives_the_same_space_and_vectors(
     kind: str, example: Callable[[str], Example], loaded: Load
 ) -> None:
-    again, first = load_encoder(example(kind).name, device="cpu"), loaded(kind, "")
+    again, first = opened(example(kind)), loaded(kind, "")
     assert again.space.fingerprint == first.space.fingerprint
     for values in inputs(first).values():
         assert np.array_equal(again.encode(values), first.encode(values))
@@ -211,7 +215,7 @@ def test_global_random_numbers_are_left_alone(kind: str, example: Callable[[str]
         return torch.get_rng_state().numpy().tobytes(), str(np.random.get_state())
 
     before = state()
-    encoder = load_encoder(with_options(example(kind).name, example(kind).variants[0]), device="cpu")
+    encoder = opened(example(kind), example(kind).variants[0])
     golden.vectors(encoder)
     assert state() == before
 
@@ -248,15 +252,15 @@ def test_golden_inputs_agree_with_themselves_only(kind: str, example: Callable[[
 
 def test_unknown_option_is_refused_with_the_nearest(kind: str, example: Callable[[str], Example]) -> None:
     with pytest.raises(UnknownName, match="normalize"):
-        load_encoder(with_options(example(kind).name, "normalise=false"))
+        opened(example(kind), "normalise=false")
 
 
 @pytest.mark.parametrize("value", ["yes", "True", "0"])
 def test_flags_are_true_or_false(kind: str, value: str, example: Callable[[str], Example]) -> None:
     with pytest.raises(UsageError, match="true or false"):
-        load_encoder(with_options(example(kind).name, f"normalize={value}"))
+        opened(example(kind), f"normalize={value}")
 
 
-def test_unknown_name_is_refused(kind: str) -> None:
+def test_unknown_name_is_refused(kind: str, example: Callable[[str], Example]) -> None:
     with pytest.raises(UsageError, match="no-such-thing"):
-        load_encoder(f"{kind}:no-such-thing")
+        load_encoder(f"{kind}:no-such-thing", endpoint=example(kind).endpoint)

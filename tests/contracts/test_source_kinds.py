@@ -72,7 +72,8 @@ def items(source: Source) -> list[Item]:
 
 def inside(item: Item) -> Item:
     """The item without what says where it stands."""
-    return replace(item, source="", path=item.path and Path(item.path).name, mtime_ns=item.mtime_ns and 1)
+    path = item.path and Path(item.path).name
+    return replace(item, source="", path=path, mtime_ns=item.mtime_ns and 1, remote=None)
 
 
 def test_one_item_a_word(build: Callable[..., Source]) -> None:
@@ -129,8 +130,9 @@ def test_items_are_of_one_medium_and_have_one_content(build: Callable[..., Sourc
     assert source.medium in MEDIA
     for item in items(source):
         assert item.medium == source.medium
-        assert sum(content is not None for content in (item.path, item.data, item.text)) == 1
-        assert (item.mtime_ns is not None) == (item.path is not None)
+        assert sum(content is not None for content in (item.path, item.data, item.text, item.remote)) == 1
+        assert item.path is None or item.mtime_ns is not None
+        assert item.mtime_ns is None or item.path is not None or item.remote is not None
         if item.path is not None:
             assert (item.size, item.mtime_ns) == (Path(item.path).stat().st_size, Path(item.path).stat().st_mtime_ns)
 

@@ -17,14 +17,20 @@ from embedder.errors import NothingToDo, UnknownName, UsageError
 from embedder.records import Failure, Item
 from tests.embedder.sources import failures, items, not_root, one_failure, opened, png
 
+ARROW = (".parquet", ".arrow", ".feather")
 Rows = list[dict[str, Any]]
 
 
 def write(path: Path, rows: Rows) -> Path:
     """Write rows as the suffix says; a csv holds an empty cell for None."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = pa.table({name: [row.get(name) for row in rows] for name in names}) if path.suffix in ARROW else None
     if path.suffix == ".parquet":
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), path)
+        pq.write_table(table, path)
+    elif table is not None:
+        form = pa.ipc.new_stream if path.suffix == ".arrow" else pa.ipc.new_file
+        with form(path, table.schema) as out:
+            out.write_table(table, max_chunksize=3)
     elif path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     else:
@@ -76,6 +82,8 @@ EXAMPLES = {
     "tsv without ids": texts("t.tsv", with_id=False, broken_line="a\tb\n"),
     "jsonl without ids": texts("t.jsonl", with_id=False, broken_line="{\n"),
     "parquet": texts("t.parquet", with_id=True, broken_line=None),
+    "arrow, a stream": texts("t.arrow", with_id=True, broken_line=None),
+    "feather of bytes": pictures("t.feather", lambda _, word: png(word), None),
     "csv of paths": pictures("t.csv", by_path, "gone.png"),
     "jsonl of paths": pictures("t.jsonl", by_path, "gone.png"),
     "parquet of bytes": pictures("t.parquet", lambda _, word: png(word), None),

@@ -35,8 +35,8 @@ def test_what_is_no_path(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_an_address_is_not_taken_for_a_path() -> None:
     error = refusal("s3://bucket/photos")
-    assert error.what == "'s3://bucket/photos' is not on this machine"
-    assert "fetch it first" in error.hint
+    assert error.what == "s3://bucket/photos cannot be read: Install s3fs to access S3"
+    assert "install that package" in error.hint
 
 
 def test_a_file_of_another_kind(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from embedder.encoder import Encoder, TextTower
 from embedder.naming import EncoderName
 from embedder.records import Failure, FloatMatrix, Item, Medium
 from embedder.space import Space
-from index.ingest import IngestOptions, Run, ingest
+from index.ingest import Run, ingest
+from index.selection import IngestOptions
 from index.store import Collection, Store
 from index.view import View
 
