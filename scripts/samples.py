@@ -33,6 +33,7 @@ class Samples:
 
     `photos` is a folder with a folder per class, `photos_where` leaves out what is no photograph. `texts` is a table,
     or a folder of .txt files. `text_ids` names stored texts without a label; `typed` are texts that nobody stored.
+    `photo_words` find photographs, where ImageNet names what is on them.
     """
 
     origin: tuple[str, ...]
@@ -42,6 +43,7 @@ class Samples:
     photo_id: str
     photo_query: Path
     photo_new: tuple[Path, ...]
+    photo_words: str | None
     texts_name: str
     texts: Path
     question: str
@@ -95,6 +97,7 @@ def debian(home: Path) -> Samples:
         photo_id="animals/mammals/cats/tiger.png",
         photo_query=flower,
         photo_new=(flower,),
+        photo_words="a musical instrument",
         texts_name="glosses",
         texts=table,
         question="cold soup of tomatoes from Spain",
@@ -123,6 +126,7 @@ def pip(home: Path) -> Samples:
         photo_id=f"local/{known[0].name}",
         photo_query=unseen[1],
         photo_new=tuple(unseen),
+        photo_words=None,
         texts_name="news",
         texts=texts,
         question="a striker moves to another club for a record fee",

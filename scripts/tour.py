@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HOME = ROOT / ".quickstart"
 PROGRAM = str(Path(sys.executable).with_name("permafrost"))
 PICTURES, TEXTS = "bundled:efficientnet_lite0?fit=pad", "bundled:minilm"
-PIXELS = "pixels:32"
+PIXELS, JOINT = "pixels:32", "bundled:conse?fit=pad"
 READY_S = 120
 MEASURE_S = 4.0
 
@@ -79,6 +79,8 @@ def typed(*words: str) -> str:
 def main() -> int:
     """Take the tour; 1 where a command fails, with its reason."""
     options = arguments()
+    # as the command line does: the forward pass that is measured here is not to be slower than its own
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     started = time.monotonic() - options.install_seconds
     HOME.mkdir(exist_ok=True)
     try:
@@ -138,6 +140,9 @@ def embed(tour: Tour) -> None:
         tour.run("embed", tour.path(s.photos), "--into", s.photos_name, "--encoder", PICTURES, *chosen)
     with tour.step("embed the same photographs once more as raw pixels, to compare with"):
         tour.run("embed", s.photos_name, "--into", s.photos_name, "--encoder", PIXELS)
+    if s.photo_words:
+        with tour.step("embed the same photographs into a Space that words reach too (ConSE: through ImageNet's names)"):
+            tour.run("embed", s.photos_name, "--into", s.photos_name, "--encoder", JOINT)
     with tour.step("embed texts"), measured(tour, s.texts_name):
         tour.run("embed", tour.path(s.texts), "--into", s.texts_name, "--encoder", TEXTS)
 
@@ -222,6 +227,9 @@ def search(tour: Tour) -> None:
     with tour.step("search pictures by picture"):
         tour.run("search", s.photos_name, "--id", s.photo_id, "-k", "5")
         tour.run("search", s.photos_name, "--image", tour.path(s.photo_query), "-k", "5")
+    if s.photo_words:
+        with tour.step("search pictures by words"):
+            tour.run("search", s.photos_name, s.photo_words, "--space", JOINT, "-k", "5")
     with tour.step("search texts by words"):
         tour.run("search", s.texts_name, s.question, "-k", "5")
 
