@@ -141,7 +141,7 @@ def embed(tour: Tour) -> None:
     with tour.step("embed the same photographs once more as raw pixels, to compare with"):
         tour.run("embed", s.photos_name, "--into", s.photos_name, "--encoder", PIXELS)
     if s.photo_words:
-        with tour.step("embed the same photographs into a Space that words reach too (ConSE: through ImageNet's names)"):
+        with tour.step("embed the same photographs where words reach them too (ConSE, through ImageNet names)"):
             tour.run("embed", s.photos_name, "--into", s.photos_name, "--encoder", JOINT)
     with tour.step("embed texts"), measured(tour, s.texts_name):
         tour.run("embed", tour.path(s.texts), "--into", s.texts_name, "--encoder", TEXTS)
