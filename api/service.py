@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any, cast
@@ -16,20 +16,21 @@ import numpy as np
 
 from api import doctor
 from api.settings import Settings
-from api.shapes import Query, answer_json, as_vector, input_of, one_of, run_json, shown, with_columns
+from api.shapes import Query, answer_json, as_vector, input_of, one_of, run_json, runs_json, shown, with_columns
 from embedder import golden
 from embedder.chunking import with_chunk
-from embedder.encoder import Encoder, ImageTower, load_encoder, plan_encoder
-from embedder.errors import TooManyFailures, UnknownName, UsageError
+from embedder.encoder import Encoder, ImageTower, plan_encoder
+from embedder.errors import UnknownName, UsageError
 from embedder.given import Given, Values
 from embedder.pool import DecodePool
 from embedder.records import FloatMatrix, Item, Medium
 from embedder.sourcing import Source, SourceOptions, open_source
 from embedder.space import Space
+from embedder.together import load_encoders
 from heads import saved
 from heads.train import train as train_head
 from index import build, commit, derived, filters, inspect, schema
-from index.ingest import Run, ingest
+from index.ingest import Run, ingest_all
 from index.itself import Itself
 from index.search import search
 from index.selection import IngestOptions
@@ -71,10 +72,15 @@ class Service:
 
     def encoder(self, name: str) -> Encoder:
         """Load an encoder once."""
+        return self.encoders([name])[0]
+
+    def encoders(self, names: Sequence[str]) -> list[Encoder]:
+        """Load encoders once; those of one model that are loaded here share it."""
         with self._lock:
-            if name not in self._encoders:
-                self._encoders[name] = load_encoder(name, device=self.settings.device, endpoint=self.settings.endpoint)
-            return self._encoders[name]
+            new = [name for name in dict.fromkeys(names) if name not in self._encoders]
+            found = load_encoders(new, device=self.settings.device, endpoint=self.settings.endpoint)
+            self._encoders |= zip(new, found, strict=True)
+            return [self._encoders[name] for name in names]
 
     def _planned(self, name: str, target: Collection) -> Encoder:
         """Return an encoder for a dry run."""
@@ -112,7 +118,7 @@ class Service:
     ) -> dict[str, Any]:
         """Embed a source (an address or path, or values as `embedder.given` reads them) into a collection.
 
-        It is embedded once for each encoder; `chunk` is put into the encoders' names.
+        Encoders with the same inputs share one pass over it; `chunk` is put into the encoders' names.
 
         Returns:
             `run space found embedded unchanged failed failures seconds items_per_second stages bottleneck` and more;
@@ -124,24 +130,17 @@ class Service:
         """
         options = options or IngestOptions()
         opened = self._source(source, into, SourceOptions(media, content_column, id_column, label_levels), options)
-        runs = []
+        chosen = list(encoders) or [self._default_encoder(into, opened.medium)]
+        names = [with_chunk(name, chunk) if chunk else name for name in chosen]
+        # before the collection is made: an encoder that cannot be had leaves no empty one behind
+        loaded = [] if options.dry_run else self.encoders(names)
         with self._target(into, dry_run=options.dry_run) as target:
-            for name in encoders or [self._default_encoder(target, opened.medium)]:
-                full = with_chunk(name, chunk) if chunk else name
-                encoder = self._planned(full, target) if options.dry_run else self.encoder(full)
-                run = ingest(target, opened, encoder, options, lambda r, n=name: watch(n, r))  # type: ignore[misc]
-                if not options.dry_run:
-                    self._refresh_matrix(target, encoder.space)
-                runs.append(run_json(run, encoder.space))
-        result = {**runs[-1], **({"runs": runs} if len(runs) > 1 else {})}
-        for found in runs:
-            if found["found"] and found["failed"] > max_failure_rate * found["found"]:
-                raise TooManyFailures(
-                    f"{found['failed']} of {found['found']} items failed, {max_failure_rate:.2%} are allowed",
-                    where=str(found["failures"]), hint="read failures.jsonl; what was embedded is stored",
-                    result=result,
-                )  # fmt: skip
-        return result
+            loaded = loaded or [self._planned(name, target) for name in names]
+            made = ingest_all(target, opened, loaded, options, lambda encoder, run: watch(str(encoder.name), run))
+            for encoder in () if options.dry_run else loaded:
+                self._refresh_matrix(target, encoder.space)
+            runs = [run_json(run, encoder.space) for run, encoder in zip(made, loaded, strict=True)]
+        return runs_json(runs, max_failure_rate)
 
     @contextmanager
     def _target(self, into: str, *, dry_run: bool) -> Iterator[Collection]:
@@ -165,11 +164,11 @@ class Service:
             return Itself(self.collection(into), chosen.media)
         return open_source(source, chosen)
 
-    def _default_encoder(self, collection: Collection, medium: Medium) -> str:
-        default = collection.settings["aliases"].get("default")
-        spaces = collection.spaces()
-        if default in spaces and medium in spaces[default].media:
-            return spaces[default].encoder
+    def _default_encoder(self, into: str, medium: Medium) -> str:
+        with suppress(UnknownName):
+            space = self.collection(into).space()
+            if medium in space.media:
+                return space.encoder
         return self.settings.image_encoder if medium == "image" else self.settings.text_encoder
 
     def _refresh_matrix(self, collection: Collection, space: Space) -> None:

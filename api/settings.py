@@ -52,8 +52,8 @@ def read_settings(**given: Any) -> Settings:
         UnknownName: a `PERMAFROST_…` variable that does not exist; the nearest ones are in the hint.
         UsageError: a value of the wrong type.
     """
-    # torch's threads wait for each other busily: beside the decoders lite0 ran at 8 pictures a second on 2 cores, patient
-    # ones at 50. The library reads this once, when torch is first imported.
+    # threads that wait busily starve the decoders: lite0 made 8 pictures a second on 2 cores, and 50 with patient ones;
+    # read by the library when torch is first imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in os.environ:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from embedder.errors import UnknownName, UsageError
+from embedder.errors import TooManyFailures, UnknownName, UsageError
 from embedder.records import FloatMatrix, Medium
 from embedder.sourcing import IMAGE_SUFFIXES
 from embedder.space import Space
@@ -79,6 +79,23 @@ def run_json(run: Run, space: Space) -> dict[str, Any]:
         "stages": run.stages.as_json(), "workers": run.stages.workers,
         "bottleneck": run.stages.bottleneck() if run.embedded else None,
     }  # fmt: skip
+
+
+def runs_json(runs: Sequence[dict[str, Any]], max_failure_rate: float) -> dict[str, Any]:
+    """Return the last of several runs, with all of them under `runs` where there are more than one.
+
+    Raises:
+        TooManyFailures: a larger share of a run's items failed; `.result` is what would have been returned.
+    """
+    result = {**runs[-1], **({"runs": runs} if len(runs) > 1 else {})}
+    for found in runs:
+        if found["found"] and found["failed"] > max_failure_rate * found["found"]:
+            raise TooManyFailures(
+                f"{found['failed']} of {found['found']} items failed, {max_failure_rate:.2%} are allowed",
+                where=str(found["failures"]), hint="read failures.jsonl; what was embedded is stored",
+                result=result,
+            )  # fmt: skip
+    return result
 
 
 def answer_json(collection: Collection, space: Space, answer: Answer) -> dict[str, Any]:

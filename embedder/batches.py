@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from embedder.encoder import Encoder
 from embedder.errors import Undecodable
 from embedder.records import Decoded, Failure, Medium, Vectors
+from embedder.shared import Shared
 
 RECENT_BYTES = 64 << 20
 ITEM_ERRORS = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError, Undecodable)
@@ -44,27 +45,36 @@ class Fault:
         return Failure(item.id, item.source, "encode", self.reason, self.exception, self.message, bytes=decoded.size)
 
 
+Outcome = tuple[Vector | Fault, ...]
+"""What became of one input, for each encoder."""
+
+
 class Batches:
-    """The forward passes of one run.
+    """The forward passes of one run, for one encoder or several with the same inputs.
 
     `share` is the part of a full batch that fits into memory: 1, and less from the first pass on that did not fit. The
     latest vectors, 64 MiB of them, are kept by content hash, so that a copy met soon after is not encoded again.
     """
 
-    def __init__(self, encoder: Encoder, medium: Medium) -> None:
+    def __init__(self, encoder: Encoder, medium: Medium, others: Sequence[Encoder] = ()) -> None:
         self.encoder, self.medium = encoder, medium
+        self.encoders = (encoder, *others)
         self.share = 1.0
         self._full = 0.0
-        self._recent: OrderedDict[str, Vector] = OrderedDict()
-        self._most = max(1, RECENT_BYTES // (4 * encoder.space.dim))
+        self._recent: OrderedDict[str, Outcome] = OrderedDict()
+        self._most = max(1, RECENT_BYTES // (4 * sum(e.space.dim for e in self.encoders)))
 
     def encode(self, batch: Sequence[tuple[Decoded, Any]]) -> list[Vectors | Failure]:
         """Encode decoded items, each with the input prepared from it.
 
         Returns:
-            a `Failure` for each item without a usable vector, then the `Vectors` of all others.
+            a `Failure` for each item without a usable vector, then the `Vectors` of all others: the first encoder's.
         """
-        found: dict[str, Vector | Fault] = {}
+        return self.encode_all(batch)[0]
+
+    def encode_all(self, batch: Sequence[tuple[Decoded, Any]]) -> list[list[Vectors | Failure]]:
+        """Encode as `encode` does, with every encoder; an item that fails in one keeps its vectors of the others."""
+        found: dict[str, Outcome] = {}
         new: dict[str, Any] = {}
         for decoded, prepared in batch:
             if decoded.content_hash in self._recent:
@@ -76,7 +86,10 @@ class Batches:
             made = self._forward(new)
             self._remember(made)
             found |= made
-        return self._answers([decoded for decoded, _ in batch], found)
+        items = [decoded for decoded, _ in batch]
+        return [
+            self._answers(items, {key: outcome[n] for key, outcome in found.items()}) for n in range(len(self.encoders))
+        ]
 
     def _answers(self, batch: Sequence[Decoded], found: Mapping[str, Vector | Fault]) -> list[Vectors | Failure]:
         answers: list[Vectors | Failure] = []
@@ -91,36 +104,48 @@ class Batches:
                 rows.append(outcome)
         return [*answers, Vectors(tuple(kept), np.stack(rows))] if kept else answers
 
-    def _forward(self, inputs: dict[str, Any]) -> dict[str, Vector | Fault]:
-        """Return a vector or a fault for each input, by content hash; a batch that fails, or cannot fit, is split."""
+    def _forward(self, inputs: dict[str, Any]) -> dict[str, Outcome]:
+        """Return what became of each input, by content hash; a batch that fails, or cannot fit, is split."""
         keys = list(inputs)
         fitting = max(1, round(self._full * self.share))
         if len(keys) > fitting:
             return self._parts(inputs, fitting)
-        try:
-            vectors, good = self.encoder.forward(self.medium, list(inputs.values()))
-            return {
-                key: vector if usable else Fault.of(NO_DIRECTION)
-                for key, vector, usable in zip(keys, vectors, good, strict=True)
-            }
-        except ITEM_ERRORS as error:
-            fault = Fault.of(error)
-        if len(keys) == 1:
-            return {keys[0]: fault}
+        found = self._pass(list(inputs.values()))
+        if isinstance(found, list):
+            return dict(zip(keys, found, strict=True))
         half = (len(keys) + 1) // 2
-        if fault.reason == "out_of_memory":
+        if found.reason == "out_of_memory":
             self.share = min(self.share, half / self._full)
         return self._parts(inputs, half)
 
-    def _parts(self, inputs: dict[str, Any], size: int) -> dict[str, Vector | Fault]:
+    def _pass(self, prepared: list[Any]) -> list[Outcome] | Fault:
+        """Return what became of each input, or the fault of the first encoder that failed for a batch of several."""
+        batch = prepared if len(self.encoders) == 1 else Shared(prepared)
+        rows: list[list[Vector | Fault]] = []
+        for encoder in self.encoders:
+            try:
+                vectors, good = encoder.forward(self.medium, batch)
+                usable = zip(vectors, good, strict=True)
+                rows.append([vector if fine else Fault.of(NO_DIRECTION) for vector, fine in usable])
+            except ITEM_ERRORS as error:
+                fault = Fault.of(error)
+                if len(batch) > 1:
+                    return fault
+                rows.append([fault])
+        return list(zip(*rows, strict=True))
+
+    def _parts(self, inputs: dict[str, Any], size: int) -> dict[str, Outcome]:
         keys = list(inputs)
-        found: dict[str, Vector | Fault] = {}
+        found: dict[str, Outcome] = {}
         for start in range(0, len(keys), size):
             found |= self._forward({key: inputs[key] for key in keys[start : start + size]})
         return found
 
-    def _remember(self, made: Mapping[str, Vector | Fault]) -> None:
-        self._recent |= {key: outcome.copy() for key, outcome in made.items() if not isinstance(outcome, Fault)}
+    def _remember(self, made: Mapping[str, Outcome]) -> None:
+        for key, outcome in made.items():
+            rows = [row.copy() for row in outcome if not isinstance(row, Fault)]
+            if len(rows) == len(outcome):
+                self._recent[key] = tuple(rows)
         while len(self._recent) > self._most:
             self._recent.popitem(last=False)
 

@@ -178,12 +178,31 @@ def load_encoder(name: str | EncoderName, *, device: str = "auto", endpoint: End
     """
     parsed = naming.parse(name) if isinstance(name, str) else name
     kind = cast(EncoderKind, kinds.load("embedder.encoders", parsed.kind, "encoder kind"))
-    parsed.allow(kind.OPTIONS | {chunking.OPTION})
-    chunks = chunking.Chunking.of(parsed)
-    options = {option: value for option, value in parsed.options.items() if option != chunking.OPTION}
-    plain = replace(parsed, options=options)
-    found = kind.connect(plain, endpoint) if isinstance(kind, RemoteKind) else kind.load(plain, device)
-    return found if chunks is None else _chunked(found, parsed, chunks)
+
+    def load(plain: Sequence[EncoderName]) -> list[Encoder]:
+        return [
+            kind.connect(one, endpoint) if isinstance(kind, RemoteKind) else kind.load(one, device) for one in plain
+        ]
+
+    return load_with([parsed], load)[0]
+
+
+def load_with(names: Sequence[EncoderName], load: Callable[[Sequence[EncoderName]], list[Encoder]]) -> list[Encoder]:
+    """Load encoders of one kind with `load`, which is given the names without what is done here: cutting into parts.
+
+    Raises:
+        UnknownName: an option that the kind does not read.
+    """
+    kind = cast(EncoderKind, kinds.load("embedder.encoders", names[0].kind, "encoder kind"))
+    plain: list[EncoderName] = []
+    for name in names:
+        name.allow(kind.OPTIONS | {chunking.OPTION})
+        plain.append(replace(name, options={k: v for k, v in name.options.items() if k != chunking.OPTION}))
+    chunks = [chunking.Chunking.of(name) for name in names]
+    return [
+        found if cut is None else _chunked(found, name, cut)
+        for found, name, cut in zip(load(plain), names, chunks, strict=True)
+    ]
 
 
 def plan_encoder(

@@ -24,6 +24,9 @@ WINDOW_CHARS = 64 << 20
 IMAGES_ON_CPU, IMAGES_ON_GPU = 8, 128
 TOKENS_ON_CPU, TOKENS_ON_GPU = 2048, 32_768
 
+Found = tuple[int, Vectors | Failure]
+"""The position of an encoder, and what it made or could not."""
+
 
 @dataclass
 class Stages:
@@ -70,8 +73,26 @@ def extract(
     Yields:
         `Vectors` with usable vectors only, and a `Failure` for each item that has none. No item stops another.
     """
-    tower = encoder.tower(medium)
-    batches = Batches(encoder, medium)
+    found = extract_all(items, [encoder], medium, pool=pool, batch_size=batch_size, stages=stages)
+    yield from (result for _, result in found)
+
+
+def extract_all(
+    items: Iterable[Item],
+    encoders: Sequence[Encoder],
+    medium: Medium,
+    *,
+    pool: DecodePool | None,
+    batch_size: int | None,
+    stages: Stages,
+) -> Iterator[Found]:
+    """Encode items as `extract` does with several encoders that read the same inputs, reading and decoding once.
+
+    Yields:
+        the position of an encoder, and what it made; what cannot be read is a failure of each of them.
+    """
+    tower = encoders[0].tower(medium)
+    batches = Batches(encoders[0], medium, encoders[1:])
     lost: list[Failure] = []
     listed = _listed(items, lost, stages)
     if isinstance(tower, TextTower):
@@ -83,8 +104,13 @@ def extract(
     for result in results:
         yield result
         while lost:
-            yield lost.pop()
-    yield from lost
+            yield from _for_all(batches, lost.pop())
+    for failure in lost:
+        yield from _for_all(batches, failure)
+
+
+def _for_all(batches: Batches, failure: Failure) -> Iterator[Found]:
+    return ((n, failure) for n in range(len(batches.encoders)))
 
 
 def _listed(items: Iterable[Item], lost: list[Failure], stages: Stages) -> Iterator[Item]:
@@ -109,12 +135,12 @@ def _images(
     pool: DecodePool,
     batch_size: int | None,
     stages: Stages,
-) -> Iterator[Vectors | Failure]:
+) -> Iterator[Found]:
     size = batch_size or (IMAGES_ON_CPU if batches.encoder.device == "cpu" else IMAGES_ON_GPU)
     batch: list[Prepared] = []
     for found in _awaited(pool.map(items, tower.transform, ahead=max(64, 4 * size)), stages):
         if isinstance(found, Failure):
-            yield found
+            yield from _for_all(batches, found)
             continue
         stages.read += found.read_ms / 1000
         stages.decode += found.decode_ms / 1000
@@ -138,7 +164,7 @@ def _awaited(source: Iterator[Decoded | Failure], stages: Stages) -> Iterator[De
 
 def _texts(
     items: Iterator[Item], tower: TextTower, batches: Batches, batch_size: int | None, stages: Stages
-) -> Iterator[Vectors | Failure]:
+) -> Iterator[Found]:
     on_cpu = batches.encoder.device == "cpu"
     budget, window = (TOKENS_ON_CPU, WINDOW) if on_cpu else (TOKENS_ON_GPU, WINDOW_ON_GPU)
     while True:
@@ -148,14 +174,16 @@ def _texts(
         stages.wait += time.perf_counter() - started
         if not ready and not failures:
             return
-        yield from failures
+        for failure in failures:
+            yield from _for_all(batches, failure)
+        wholes = [whole, *(whole.twin() for _ in batches.encoders[1:])] if whole else []
         lengths = [max(1, tower.length(tokens)) for _, tokens in ready]
         start = 0
         while start < len(ready):
             most = max(1, int((batch_size or len(ready)) * batches.share))
             stop = start + full_batch(lengths, start, budget * batches.share, most)
-            found = _encode(batches, ready[start:stop], stages)
-            yield from whole.gather(found) if whole else found
+            for n, found in _encode(batches, ready[start:stop], stages):
+                yield from ((n, result) for result in (wholes[n].gather([found]) if wholes else [found]))
             start = stop
 
 
@@ -209,8 +237,8 @@ def _prepared(
     return ready, failures
 
 
-def _encode(batches: Batches, batch: Sequence[Prepared], stages: Stages) -> Iterator[Vectors | Failure]:
+def _encode(batches: Batches, batch: Sequence[Prepared], stages: Stages) -> Iterator[Found]:
     started = time.perf_counter()
-    found = batches.encode(batch)
+    found = batches.encode_all(batch)
     stages.encode += time.perf_counter() - started
-    yield from found
+    yield from ((n, result) for n, results in enumerate(found) for result in results)

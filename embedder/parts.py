@@ -36,6 +36,12 @@ class Whole:
         self._open: dict[int, _Open] = {}
         self._made = 0
 
+    def twin(self) -> Whole:
+        """Return another one with the same texts open, for the vectors of another encoder."""
+        other = Whole()
+        other._open = {owner: replace(text, rows={}) for owner, text in self._open.items()}
+        return other
+
     def split(self, decoded: Decoded, tower: TextTower) -> list[Prepared]:
         """Cut a text; the parts are tokenised, and the text is open until all of them are gathered."""
         if tower.split is None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import mimetypes
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -40,36 +40,54 @@ class Stored:
 
 
 @dataclass
-class Known:
-    """The items and the embedded keys of one Space, as this run last saw them; `version` is that of `items`."""
+class Picture:
+    """The items and edits of a collection as a run last saw them; `version` is that of `items`."""
 
     version: int
     rows: dict[str, Stored]
-    embedded: set[int]
-    edits: dict[tuple[str, str], Any] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, collection: Collection, space: Space) -> Known:
-        """Read all items and the keys that have a vector in `space`."""
-        items = collection.items
-        known = cls(items.version, {}, embedded_keys(collection, space), edits(collection))
-        known.take(items.search().to_arrow())
-        return known
+    edits: dict[tuple[str, str], Any]
 
     def take(self, table: Any) -> None:
         """Remember the rows of an Arrow table of items."""
         for row in table.to_pylist():
             self.rows[row["id"]] = Stored(row["key"], row["content_hash"], row)
 
+
+@dataclass
+class Known:
+    """The embedded keys of one Space, and the picture of all items, which the Spaces of one run share."""
+
+    picture: Picture
+    embedded: set[int]
+
+    @classmethod
+    def read(cls, collection: Collection, space: Space) -> Known:
+        """Read all items and the keys that have a vector in `space`."""
+        return cls.read_all(collection, [space])[0]
+
+    @classmethod
+    def read_all(cls, collection: Collection, spaces: Sequence[Space]) -> list[Known]:
+        """Read all items once, and the keys that have a vector in each Space."""
+        items = collection.items
+        picture = Picture(items.version, {}, edits(collection))
+        found = [cls(picture, embedded_keys(collection, space)) for space in spaces]
+        picture.take(items.search().to_arrow())
+        return found
+
+    @property
+    def rows(self) -> dict[str, Stored]:
+        """The items by id."""
+        return self.picture.rows
+
     def refresh(self, collection: Collection, ids: Sequence[str]) -> None:
         """Look these ids up again where another process has written since."""
         items = collection.items
-        if items.version != self.version:
+        if items.version != self.picture.version:
             # somebody else writes here: from now on this picture is behind, so every batch is looked up
-            self.version = BEHIND
+            self.picture.version = BEHIND
             for name in ids:
                 self.rows.pop(name, None)
-            self.take(items.search().where(col("id").isin(list(ids))).to_arrow())
+            self.picture.take(items.search().where(col("id").isin(list(ids))).to_arrow())
 
     def unchanged(self, item: Item) -> bool:
         """Say, without opening or decoding anything, whether an item is stored and embedded as it is now."""
@@ -93,8 +111,8 @@ class Known:
 
     def wanted_row(self, item: Item) -> dict[str, Any]:
         """Return the columns that the source gives for an item, with what a person edited in their place."""
-        columns = {name: self.edits.get((item.id, name), value) for name, value in item.columns.items()}
-        return {**columns, "source": item.source, "group": self.edits.get((item.id, "group"), item.group)}
+        columns = {name: self.picture.edits.get((item.id, name), value) for name, value in item.columns.items()}
+        return {**columns, "source": item.source, "group": self.picture.edits.get((item.id, "group"), item.group)}
 
     def describes(self, item: Item) -> bool:
         """Say whether the stored metadata already are what the source says."""
@@ -259,8 +277,8 @@ def _merge(collection: Collection, known: Known, rows: Sequence[dict[str, Any]])
     table = collection.items
     files.checkpoint("items")
     _run_merge(table, schema.item_table(table.schema, rows))
-    if known.version != BEHIND:
-        known.version = table.version
+    if known.picture.version != BEHIND:
+        known.picture.version = table.version
     for row in rows:
         known.rows[row["id"]] = Stored(row["key"], row["content_hash"], dict(row))
 

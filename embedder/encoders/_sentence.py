@@ -17,12 +17,13 @@ from torch import Tensor
 
 from embedder.encoder import Encoder, TextTower
 from embedder.encoders import _files
-from embedder.encoders._common import Settings, describe, index, prompts, versions
+from embedder.encoders._common import Settings, describe, index, prompts, settings, versions
 from embedder.encoders._modules import TOKENIZER
 from embedder.encoders._torch import as_numpy, device_of, frozen, own_rng, width_of
 from embedder.errors import EncoderError, UsageError
 from embedder.naming import EncoderName
 from embedder.records import Role
+from embedder.shared import Shared
 
 POOLINGS = {"mean": "mean", "cls": "cls", "max": "max", "last": "lasttoken"}
 CHARS_PER_TOKEN = 64
@@ -49,14 +50,23 @@ class Chain:
     def __call__(self, rows: Sequence[Any]) -> NDArray[np.floating[Any]]:
         """Encode lists of token ids; short ones are padded and masked."""
         features: dict[str, Any] = dict(zip(("input_ids", "attention_mask"), self._padded(rows), strict=True))
-        if self.layer == self.last:
+
+        def states() -> Any:
+            return self.model(**features, output_hidden_states=True, return_dict=True)
+
+        if isinstance(rows, Shared):
+            features["token_embeddings"] = self._read(rows.once(self.model, states))
+        elif self.layer == self.last:
             features = self.modules[0](features)
         else:
-            states = self.model(**features, output_hidden_states=True, return_dict=True).hidden_states
-            features["token_embeddings"] = states[self.layer]
+            features["token_embeddings"] = self._read(states())
         for module in self.modules[1:]:
             features = module(features)
         return as_numpy(features["sentence_embedding"][:, : self.dimensions])
+
+    def _read(self, found: Any) -> Tensor:
+        states: Tensor = found.last_hidden_state if self.layer == self.last else found.hidden_states[self.layer]
+        return states
 
     def _padded(self, rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
         shape = (len(rows), max(len(row) for row in rows))
@@ -69,7 +79,7 @@ class Chain:
 
 
 def load(
-    name: EncoderName,
+    names: Sequence[EncoderName],
     chosen: Settings,
     folder: Path,
     weights: Sequence[Path],
@@ -79,8 +89,8 @@ def load(
     *,
     dimensions: int | None = None,
     more: Mapping[str, Any] | None = None,
-) -> Encoder:
-    """Load a folder, or the same architecture untrained.
+) -> list[Encoder]:
+    """Load a folder once, or the same architecture untrained, for names that differ in what is read out of it.
 
     Args:
         weights: the weight files that the folder's modules read; they are the Space's weights.
@@ -92,11 +102,28 @@ def load(
         UsageError: an option that this model cannot follow.
     """
     where = device_of(device)
-    sentence = _built(folder, chosen)
+    sentence = frozen(_built(folder, chosen), where, chosen.dtype)
+    facts = {**(more or {}), **({"dimensions": dimensions} if dimensions is not None else {})}
+    drawn = chosen.seed is not None
+    weighed = {"random": chosen.seed} if drawn else {"sha256": _files.fingerprint(weights, folder)}
+    told = {**provenance, "files": [] if drawn else _files.listed(weights), "versions": versions(*MADE_BY)}
+    return [_wrap(name, settings(name), sentence, folder, architecture, weighed, told, facts) for name in names]
+
+
+def _wrap(
+    name: EncoderName,
+    chosen: Settings,
+    sentence: Any,
+    folder: Path,
+    architecture: str,
+    weights: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    more: Mapping[str, Any],
+) -> Encoder:
+    where, dimensions = next(sentence.parameters()).device, more.get("dimensions")
     tokenizer = sentence.tokenizer
     longest = int(getattr(sentence[0].model.config, "max_position_embeddings", 0) or MOST_TOKENS)
     limit = name.integer("max_length", None, low=3, high=longest) or int(sentence.max_seq_length or longest)
-    frozen(sentence, where, chosen.dtype)
     chain, pooling = _chain(name, chosen, sentence, where)
     prompt = _prompts(name, sentence)
     _require_prompt_in_pooling(name, chain, prompt)
@@ -108,13 +135,10 @@ def load(
     width = _wide_enough(name, width_of(chain, tokenize("dimension", "document"), str(name)), dimensions)
     space = describe(
         name, chosen, dim=dimensions or width, architecture=architecture,
-        weights={"random": chosen.seed} if chosen.seed is not None else {"sha256": _files.fingerprint(weights, folder)},
-        layer=chain.layer, pooling=pooling,
+        weights=weights, layer=chain.layer, pooling=pooling,
         text={"max_length": limit, "sha256": _files.fingerprint(_tokenizer_files(folder), folder), **_keyed(prompt)},
-        more={**(more or {}), **({"dimensions": dimensions} if dimensions not in (None, width) else {})},
-        provenance={
-            **provenance, "files": _files.listed(weights) if chosen.seed is None else [], "versions": versions(*MADE_BY)
-        },
+        more={key: value for key, value in more.items() if key != "dimensions" or value != width},
+        provenance=provenance,
     )  # fmt: skip
     kept = replace(chain, dimensions=dimensions)
     return Encoder(name, space, str(where), text=TextTower(tokenize, len, kept, CHARS_PER_TOKEN * limit))

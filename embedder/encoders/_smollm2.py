@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import lru_cache, partial
@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, modeling_gguf_pyt
 
 from embedder.encoder import Encoder
 from embedder.encoders import _files, _transformers_text
-from embedder.encoders._common import Settings, versions
+from embedder.encoders._common import Settings, settings, versions
 from embedder.encoders._packages import Package
 from embedder.encoders._torch import device_of, own_rng
 from embedder.encoders._transformers_model import Built, freeze, quiet
@@ -34,8 +34,8 @@ PACKAGE = Package(
 )
 
 
-def load(name: EncoderName, chosen: Settings, device: str) -> Encoder:
-    """Load the decoder, or the same architecture untrained.
+def load(names: Sequence[EncoderName], chosen: Settings, device: str) -> list[Encoder]:
+    """Load the decoder once, or the same architecture untrained, for names that differ in what is read out of it.
 
     Raises:
         EncoderError: a package is not installed, or the file is damaged.
@@ -55,7 +55,8 @@ def load(name: EncoderName, chosen: Settings, device: str) -> Encoder:
         },
         where=where,
     )  # fmt: skip
-    return _transformers_text.wrap(name, chosen, built, tokenizer, {"sha256": digest})
+    facts = {"sha256": digest}
+    return [_transformers_text.wrap(name, settings(name), built, tokenizer, facts) for name in names]
 
 
 def _read(path: Path, seed: int | None) -> tuple[Any, Any]:

@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 from torch import Tensor
 
 from embedder.encoders._common import index
-from embedder.encoders._torch import Features
+from embedder.encoders._torch import Cut, Features
 from embedder.errors import UsageError
 from embedder.naming import EncoderName
 
 POOLINGS = ("head", "mean", "max", "gem", "cls")
 SMALLEST = 1e-6
+FINAL = "final"
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """One pass through a timm model: the layers asked for, by position, and with `final` what goes into the head.
+
+    With `prefix` a layer is a pair: its maps, and its prefix tokens.
+    """
+
+    model: Any
+    layers: tuple[int, ...] = ()
+    final: bool = False
+    prefix: bool = False
+
+    def __call__(self, x: Tensor) -> dict[int | str, Any]:
+        """Run the model once."""
+        if not self.layers:
+            return {FINAL: self.model.forward_features(x)}
+        wanted: dict[str, Any] = {"indices": list(self.layers), "norm": True, "output_fmt": "NCHW"}
+        if self.prefix:
+            wanted["return_prefix_tokens"] = True
+        found = self.model.forward_intermediates(x, intermediates_only=not self.final, **wanted)
+        final, maps = found if self.final else (None, found)
+        return {FINAL: final, **dict(zip(self.layers, maps, strict=True))}
+
+
+def join(trunks: Sequence[Trunk]) -> Trunk:
+    """Return one pass that gives what each of these gives; all are of one model."""
+    layers = sorted({layer for trunk in trunks for layer in trunk.layers})
+    final, prefix = any(trunk.final for trunk in trunks), any(trunk.prefix for trunk in trunks)
+    return Trunk(trunks[0].model, tuple(layers), final, prefix)
 
 
 def cut(name: EncoderName, model: Any, run: Callable[[Features], object]) -> tuple[Features, str | int, str]:
@@ -37,12 +70,13 @@ def cut(name: EncoderName, model: Any, run: Callable[[Features], object]) -> tup
     if deep and (pooling == "head" or not hasattr(model, "forward_intermediates")):
         what = "pooling=head reads the last layer" if pooling == "head" else "this model gives its last layer only"
         raise UsageError(what, where=str(name), hint="leave out layer=")
+    final = Trunk(model, final=True)
     if deep:
         layer = index(name, _count(model, run))
         return _intermediate(model, cast(int, layer), pooling), cast(int, layer), pooling
     if pooling == "head":
-        return lambda x: model.forward_head(model.forward_features(x), pre_logits=True), "head", pooling
-    return lambda x: _pool(*_split(model, model.forward_features(x)), pooling), "features", pooling
+        return Cut(final, lambda found: model.forward_head(found[FINAL], pre_logits=True)), "head", pooling
+    return Cut(final, lambda found: _pool(*_split(model, found[FINAL]), pooling)), "features", pooling
 
 
 def _count(model: Any, run: Callable[[Features], object]) -> int:
@@ -57,16 +91,11 @@ def _count(model: Any, run: Callable[[Features], object]) -> int:
 
 
 def _intermediate(model: Any, layer: int, pooling: str) -> Features:
-    wanted: dict[str, Any] = {"indices": [layer], "norm": True, "intermediates_only": True, "output_fmt": "NCHW"}
-    if pooling == "cls":
-        wanted["return_prefix_tokens"] = True
-
-    def features(x: Tensor) -> Tensor:
-        maps = model.forward_intermediates(x, **wanted)[0]
-        maps, prefix = maps if pooling == "cls" else (maps, None)
+    def read(found: dict[int | str, Any]) -> Tensor:
+        maps, prefix = found[layer] if isinstance(found[layer], tuple) else (found[layer], None)
         return _pool(maps.flatten(2), prefix, pooling)
 
-    return features
+    return Cut(Trunk(model, (layer,), prefix=pooling == "cls"), read)
 
 
 def _split(model: Any, features: Tensor) -> tuple[Tensor, Tensor | None]:

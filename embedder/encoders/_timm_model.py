@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import timm
@@ -11,10 +13,10 @@ from torch import nn
 
 from embedder.encoder import Encoder, ImageTower
 from embedder.encoders import _files
-from embedder.encoders._common import Settings, describe, versions
+from embedder.encoders._common import Settings, describe, settings, versions
 from embedder.encoders._declared import timm_transform
-from embedder.encoders._timm_layers import cut
-from embedder.encoders._torch import device_of, frozen, grey, image_forward, own_rng, width_of
+from embedder.encoders._timm_layers import cut, join
+from embedder.encoders._torch import device_of, frozen, grey, image_forward, joined, own_rng, width_of
 from embedder.errors import EncoderError
 from embedder.naming import EncoderName
 
@@ -25,8 +27,9 @@ WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 STATED = ("num_classes", "in_chans", "global_pool", "img_size", "pretrained_model_args", "cache_dir")
 
 
-def load(name: EncoderName, chosen: Settings, source: Source, device: str) -> Encoder:
-    """Build the model that `source` describes and wrap it."""
+def load(names: Sequence[EncoderName], chosen: Settings, source: Source, device: str) -> list[Encoder]:
+    """Build the model that `source` describes once, and wrap it for each name; their inputs and weights are equal."""
+    name = names[0]
     where = device_of(device)
     side = name.integer("image_size", None, low=1, high=4096)
     arguments = {"img_size": side} if side and source.fixed_input_size else {}
@@ -38,7 +41,7 @@ def load(name: EncoderName, chosen: Settings, source: Source, device: str) -> En
     if source.file is not None:
         weights = {"sha256": _files.sha256_file(source.file)}
         provenance["files"] = _files.listed([source.file])
-    return wrap(name, chosen, model, weights, provenance, where)
+    return wrap_all(names, chosen, model, weights, provenance, where)
 
 
 def build(source: Source, chosen: Settings, arguments: dict[str, Any]) -> nn.Module:
@@ -88,6 +91,22 @@ def _refusal(source: Source, arguments: dict[str, Any], error: Exception) -> Enc
     reason = " ".join(str(error).split())[:300]
     extra = f" with {arguments}" if arguments else ""
     return EncoderError(f"timm cannot build {source.spec}{extra}: {reason}", hint="choose another model or image_size")
+
+
+def wrap_all(
+    names: Sequence[EncoderName],
+    chosen: Settings,
+    model: nn.Module,
+    weights: dict[str, Any],
+    provenance: dict[str, Any],
+    where: torch.device,
+) -> list[Encoder]:
+    """Wrap a model for each name; where they are several, one pass is enough for all."""
+    found = [
+        wrap(name, replace(chosen, normalize=settings(name).normalize), model, weights, provenance, where)
+        for name in names
+    ]
+    return joined(found, join) if len(found) > 1 else found
 
 
 def wrap(

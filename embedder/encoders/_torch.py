@@ -5,20 +5,38 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from embedder.encoder import Forward
+from embedder.encoder import Encoder, Forward, ImageTower
 from embedder.errors import EncoderError, UsageError
+from embedder.shared import Shared
 from embedder.transform import ImageTransform
 
 Module = TypeVar("Module", bound=nn.Module)
 Features = Callable[[Tensor], Tensor]
 """A normalised batch (n, 3, height, width) to features (n, dim)."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Features in two steps: `trunk` runs the model, `read` makes (n, dim) of what comes out.
+
+    `joint`, where there is one, is the trunk of several encoders, and gives at least what each of their own gives.
+    """
+
+    trunk: Callable[[Tensor], Any]
+    read: Callable[[Any], Tensor]
+    joint: Callable[[Tensor], Any] | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Run the model for these features alone."""
+        return self.read(self.trunk(x))
 
 
 def device_of(text: str) -> torch.device:
@@ -63,21 +81,49 @@ def frozen(module: Module, device: torch.device, dtype: str) -> Module:
     return module
 
 
-def image_forward(features: Features, transform: ImageTransform, device: torch.device, dtype: str) -> Forward:
-    """Return a forward pass over lists of (height, width, 3) uint8 arrays.
+@dataclass(frozen=True, eq=False)
+class ImageForward:
+    """A forward pass over lists of (height, width, 3) uint8 arrays.
 
     Scaling and normalising repeat torchvision's `ToTensor` and `Normalize`, operation for operation.
     """
-    mean = torch.tensor(transform.mean, dtype=torch.float32, device=device).view(3, 1, 1)
-    std = torch.tensor(transform.std, dtype=torch.float32, device=device).view(3, 1, 1)
+
+    features: Features
+    mean: Tensor
+    std: Tensor
+    dtype: torch.dtype
 
     @torch.inference_mode()
-    def forward(images: Sequence[Any]) -> NDArray[np.floating[Any]]:
-        batch = torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2)
-        pixels = batch.to(torch.float32).div_(255).sub_(mean).div_(std)
-        return as_numpy(features(pixels.to(dtype_of(dtype))))
+    def __call__(self, images: Sequence[Any]) -> NDArray[np.floating[Any]]:
+        """Return (n, dim)."""
+        cut = self.features
+        if isinstance(images, Shared) and isinstance(cut, Cut) and cut.joint is not None:
+            joint = cut.joint
+            return as_numpy(cut.read(images.once(joint, lambda: joint(self._pixels(images)))))
+        return as_numpy(cut(self._pixels(images)))
 
-    return forward
+    def _pixels(self, images: Sequence[Any]) -> Tensor:
+        batch = torch.from_numpy(np.stack(images)).to(self.mean.device).permute(0, 3, 1, 2)
+        return batch.to(torch.float32).div_(255).sub_(self.mean).div_(self.std).to(self.dtype)
+
+
+def image_forward(features: Features, transform: ImageTransform, device: torch.device, dtype: str) -> ImageForward:
+    """Return the forward pass of these features over pictures made by `transform`."""
+    mean = torch.tensor(transform.mean, dtype=torch.float32, device=device).view(3, 1, 1)
+    std = torch.tensor(transform.std, dtype=torch.float32, device=device).view(3, 1, 1)
+    return ImageForward(features, mean, std, dtype_of(dtype))
+
+
+def joined(encoders: Sequence[Encoder], join: Callable[[list[Any]], Callable[[Tensor], Any]]) -> list[Encoder]:
+    """Return image encoders of one model with a joint trunk, which `join` makes of their trunks; all are `Cut`."""
+    towers = [cast(ImageTower, encoder.image) for encoder in encoders]
+    forwards = [cast(ImageForward, tower.forward) for tower in towers]
+    cuts = [cast(Cut, forward.features) for forward in forwards]
+    joint = join([cut.trunk for cut in cuts])
+    return [
+        replace(e, image=replace(tower, forward=replace(forward, features=replace(cut, joint=joint))))
+        for e, tower, forward, cut in zip(encoders, towers, forwards, cuts, strict=True)
+    ]
 
 
 def as_numpy(vectors: Tensor) -> NDArray[np.floating[Any]]:

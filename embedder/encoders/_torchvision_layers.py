@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -10,12 +11,42 @@ from torchvision.models import VisionTransformer
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 from torchvision.ops.misc import Permute
 
-from embedder.encoders._torch import Features
+from embedder.encoders._torch import Cut, Features
 from embedder.errors import EncoderError, UnknownName, UsageError
 from embedder.naming import EncoderName
 
 POOLINGS = ("mean", "max", "cls", "none")
+FINAL = "classifier input"
+GONE = "was_the_classifier"
 CHANNELS_LAST = (0, 2, 3, 1)
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """One pass through a model: the output of `run` and of each node that is asked for."""
+
+    model: nn.Module
+    nodes: tuple[str, ...]
+    final: bool
+    run: Callable[[Tensor], dict[str, Any]]
+
+    def __call__(self, x: Tensor) -> dict[str, Any]:
+        """Return the outputs by node, and under `FINAL` the model's own."""
+        return self.run(x)
+
+
+def join(trunks: Sequence[Trunk]) -> Trunk:
+    """Return one pass that gives what each of these gives; all are of one model."""
+    model, final = trunks[0].model, any(trunk.final for trunk in trunks)
+    nodes = tuple(dict.fromkeys(node for trunk in trunks for node in trunk.nodes))
+    last = get_graph_node_names(model)[1][-1]
+    reader = create_feature_extractor(model, {node: node for node in (*nodes, *([last] if final else []))})
+
+    def run(x: Tensor) -> dict[str, Any]:
+        found: dict[str, Any] = reader(x)
+        return {**found, FINAL: found[last]} if final else found
+
+    return Trunk(model, nodes, final, run)
 
 
 def cut(name: EncoderName, model: nn.Module, run: Callable[[Features], object]) -> tuple[Features, str, str]:
@@ -37,36 +68,35 @@ def cut(name: EncoderName, model: nn.Module, run: Callable[[Features], object]) 
     if asked is None:
         if "pooling" in name.options:
             raise UsageError("pooling goes with layer= only", where=str(name), hint="add layer=, a node of the model")
-        return _without_classifier(model), "classifier input", "head"
+        whole = _without_classifier(model)
+        trunk = Trunk(model, (), True, lambda x: {FINAL: whole(x)})
+        return Cut(trunk, lambda found: found[FINAL]), "classifier input", "head"
     pooling = name.choice("pooling", "mean", POOLINGS)
     nodes = get_graph_node_names(model)[1]
     # as in torchvision, a module's name stands for the last node inside it
     layer = asked if asked in nodes else next((n for n in reversed(nodes) if n.startswith(f"{asked}.")), None)
     if layer is None:
         raise UnknownName.of("layer", asked, nodes, where=str(name), hint=f"the last ones: {', '.join(nodes[-8:])}")
-    reader = create_feature_extractor(model, {layer: "out"})
+    reader = create_feature_extractor(model, {layer: layer})
     last = _channels_last(reader)
     shapes: list[tuple[int, ...]] = []
 
     def raw(x: Tensor) -> Tensor:
-        out = reader(x)["out"]
+        out = reader(x)[layer]
         if not isinstance(out, Tensor):
             raise UsageError(f"layer {layer} gives no features", where=str(name), hint="choose another layer")
         shapes.append(tuple(out.shape))
         return out.flatten(1)
 
     run(raw)
-    return _pooled(name, reader, shapes[0], pooling, _tokens(model), last), layer, pooling
+    read = _pooled(name, shapes[0], pooling, _tokens(model), last)
+    return Cut(Trunk(model, (layer,), False, reader), lambda found: read(found[layer])), layer, pooling
 
 
 def _without_classifier(model: Any) -> Features:
-    """Exchange the last linear (in SqueezeNet: convolution) layer, which makes the classes, for nothing."""
-    kinds: tuple[type[nn.Module], ...] = (nn.Linear,)
-    if not any(isinstance(part, kinds) for part in model.modules()):
-        kinds = (nn.Conv2d,)
-    path = [key for key, part in model.named_modules() if isinstance(part, kinds)][-1]
-    parent, _, key = path.rpartition(".")
-    setattr(model.get_submodule(parent), key, nn.Identity().eval())
+    """Exchange the last linear (in SqueezeNet: convolution) layer, which makes the classes, for nothing, once."""
+    if not any(hasattr(part, GONE) for part in model.modules()):
+        _remove_classifier(model)
 
     def features(x: Tensor) -> Tensor:
         out = model(x)
@@ -75,6 +105,17 @@ def _without_classifier(model: Any) -> Features:
         return out
 
     return features
+
+
+def _remove_classifier(model: Any) -> None:
+    kinds: tuple[type[nn.Module], ...] = (nn.Linear,)
+    if not any(isinstance(part, kinds) for part in model.modules()):
+        kinds = (nn.Conv2d,)
+    path = [key for key, part in model.named_modules() if isinstance(part, kinds)][-1]
+    parent, _, key = path.rpartition(".")
+    nothing = nn.Identity().eval()
+    setattr(nothing, GONE, True)
+    setattr(model.get_submodule(parent), key, nothing)
 
 
 def _tokens(model: nn.Module) -> int:
@@ -104,24 +145,21 @@ def _permuted(reader: fx.GraphModule, node: fx.Node) -> tuple[Any, ...]:
     return tuple(dims[0]) if dims and isinstance(dims[0], (tuple, list)) else tuple(dims)
 
 
-def _pooled(
-    name: EncoderName, reader: nn.Module, shape: tuple[int, ...], pooling: str, tokens: int, last: bool
-) -> Features:
+def _pooled(name: EncoderName, shape: tuple[int, ...], pooling: str, tokens: int, last: bool) -> Features:
     if pooling == "none" or len(shape) == 2:
         if pooling in ("cls", "max"):
             raise UsageError(f"this layer has nothing to pool by {pooling}", where=str(name), hint="leave out pooling")
-        return lambda x: reader(x)["out"].flatten(1)
+        return lambda out: out.flatten(1)
     prefix = 1 if len(shape) == 3 and shape[1] == tokens else 0
     if len(shape) != 4 and not (len(shape) == 3 and tokens):
         raise UsageError(f"this layer gives {shape[1:]}, which has no positions", where=str(name), hint="pooling=none")
     if pooling == "cls" and not prefix:
         raise UsageError("pooling=cls needs a layer with a class token", where=str(name), hint="use pooling=mean")
 
-    def features(x: Tensor) -> Tensor:
-        out: Tensor = reader(x)["out"]
+    def read(out: Tensor) -> Tensor:
         if pooling == "cls":
             return out[:, 0]
         maps = out[:, prefix:] if out.ndim == 3 else (out if last else out.permute(0, 2, 3, 1)).flatten(1, 2)
         return maps.amax(1) if pooling == "max" else maps.mean(1)
 
-    return features
+    return read

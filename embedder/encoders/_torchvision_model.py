@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from torch import nn
 
 from embedder.encoder import Encoder, ImageTower
 from embedder.encoders import _files
-from embedder.encoders._common import Settings, describe, versions
-from embedder.encoders._torch import device_of, frozen, grey, image_forward, own_rng, width_of
-from embedder.encoders._torchvision_layers import cut
+from embedder.encoders._common import Settings, describe, settings, versions
+from embedder.encoders._torch import device_of, frozen, grey, image_forward, joined, own_rng, width_of
+from embedder.encoders._torchvision_layers import cut, join
 from embedder.errors import EncoderError, MissingFact
 from embedder.naming import EncoderName
 from embedder.transform import ImageTransform
@@ -21,8 +22,9 @@ from embedder.transform import ImageTransform
 WITH_AUXILIARY = {"inception_v3": ("AuxLogits",), "googlenet": ("aux1", "aux2")}
 
 
-def load(name: EncoderName, chosen: Settings, tag: Any, file: Path | None, device: str) -> Encoder:
-    """Build the model that `tag` belongs to, with the weights in `file` or untrained, and wrap it."""
+def load(names: Sequence[EncoderName], chosen: Settings, tag: Any, file: Path | None, device: str) -> list[Encoder]:
+    """Build the model of `tag` once, with the weights in `file` or untrained, and wrap it for each name."""
+    name = names[0]
     where = device_of(device)
     architecture = name.name.partition("/")[0]
     transform = transform_of(tag, name)
@@ -32,13 +34,31 @@ def load(name: EncoderName, chosen: Settings, tag: Any, file: Path | None, devic
         fill(model, file)
         weights = {"sha256": _files.sha256_file(file)}
     frozen(model, where, chosen.dtype)
+    # reading before the classifier takes the classifier away: whoever names a layer is served first
+    order = sorted(range(len(names)), key=lambda n: "layer" not in names[n].options)
+    made = {n: _wrap(names[n], settings(names[n]), model, transform, weights, tag, file, where) for n in order}
+    found = [made[n] for n in range(len(names))]
+    return joined(found, join) if len(found) > 1 else found
+
+
+def _wrap(
+    name: EncoderName,
+    chosen: Settings,
+    model: nn.Module,
+    transform: ImageTransform,
+    weights: dict[str, Any],
+    tag: Any,
+    file: Path | None,
+    where: torch.device,
+) -> Encoder:
     features, layer, pooling = cut(
         name, model, lambda tried: image_forward(tried, transform, where, chosen.dtype)([grey(transform)])
     )
     forward = image_forward(features, transform, where, chosen.dtype)
     space = describe(
-        name, chosen, dim=width_of(forward, grey(transform), str(name)), architecture=f"torchvision/{architecture}",
-        weights=weights, layer=layer, pooling=pooling, image=transform,
+        name, chosen, dim=width_of(forward, grey(transform), str(name)),
+        architecture=f"torchvision/{name.name.partition('/')[0]}", weights=weights, layer=layer, pooling=pooling,
+        image=transform,
         provenance={
             "tag": tag.name, "source": tag.url, "licence": "unknown",
             "files": _files.listed([file]) if file else [], "versions": versions("torchvision", "torch"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from embedder.encoder import Encoder
 from embedder.encoders import _files
-from embedder.encoders._common import Settings, versions
+from embedder.encoders._common import Settings, settings, versions
 from embedder.encoders._torch import device_of, dtype_of, own_rng
 from embedder.encoders.transformers import Source
 from embedder.errors import EncoderError, UsageError
@@ -42,8 +42,9 @@ class Built:
     where: torch.device
 
 
-def load(name: EncoderName, chosen: Settings, source: Source, device: str) -> Encoder:
-    """Build the model in `source` and wrap it for the medium that it reads."""
+def load(names: Sequence[EncoderName], chosen: Settings, source: Source, device: str) -> list[Encoder]:
+    """Build the model in `source` once, and wrap it for each name and the medium that it reads."""
+    name = names[0]
     where = device_of(device)
     config = config_of(source.folder)
     _require_kind(name, chosen, config)
@@ -64,10 +65,10 @@ def load(name: EncoderName, chosen: Settings, source: Source, device: str) -> En
     if texts:
         from embedder.encoders import _transformers_text
 
-        return _transformers_text.from_folder(name, chosen, built)
+        return [_transformers_text.from_folder(one, settings(one), built) for one in names]
     from embedder.encoders import _transformers_image
 
-    return _transformers_image.wrap(name, chosen, built)
+    return _transformers_image.wrap_all(names, built)
 
 
 def config_of(folder: Path) -> Any:

@@ -23,6 +23,7 @@ from embedder.encoders.transformers import CHAIN, TOKENIZER_FILES, VOCABULARIES
 from embedder.errors import EncoderError, MissingFact, Undecodable, UsageError
 from embedder.naming import EncoderName
 from embedder.records import Role
+from embedder.shared import Shared
 
 POOLINGS = ("cls", "mean", "max", "last")
 CHARS_PER_TOKEN = 64
@@ -48,7 +49,11 @@ class Reader:
         ids, mask = padded(rows, self.pad)
         ids, mask = ids.to(self.where), mask.to(self.where)
         deep = self.layer != self.last
-        found = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=deep, return_dict=True)
+
+        def run(states: bool) -> Any:
+            return self.model(input_ids=ids, attention_mask=mask, output_hidden_states=states, return_dict=True)
+
+        found = rows.once(self.model, lambda: run(True)) if isinstance(rows, Shared) else run(deep)
         states = found.hidden_states[self.layer] if deep else found.last_hidden_state
         return as_numpy(pool(states.float(), mask.bool(), self.pooling))
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from embedder.encoder import Encoder
@@ -38,6 +38,12 @@ def load(name: EncoderName, device: str) -> Encoder:
         UnknownName: no bundled encoder has this name.
         EncoderError: its package is not installed, or its file is damaged.
     """
+    return load_together([name], device)[0]
+
+
+def load_together(names: Sequence[EncoderName], device: str) -> list[Encoder]:
+    """Load one model for names that differ in what is read out of it; raises as `load` does."""
+    name = names[0]
     full = f"bundled:{name.name}"
     if full not in catalogue():
         raise UnknownName.of("bundled encoder", full, catalogue(), hint=f"known: {', '.join(catalogue())}")
@@ -48,16 +54,21 @@ def load(name: EncoderName, device: str) -> Encoder:
             hint="leave out the revision and weights=PATH, or use timm: or sentence_transformers: with your own file",
         )  # fmt: skip
     if name.name in ("minilm", "smollm2"):
-        name.allow(COMMON_OPTIONS | TEXT_OPTIONS)
-        return (_minilm if name.name == "minilm" else _smollm2)(name, chosen, device)
+        _allow(names, COMMON_OPTIONS | TEXT_OPTIONS)
+        return (_minilm if name.name == "minilm" else _smollm2)(names, chosen, device)
     if name.name == "conse":
-        name.allow({"fit", "background", "normalize", "dtype"})
-        return _conse(name, chosen, device)
-    name.allow(COMMON_OPTIONS | IMAGE_OPTIONS)
-    return _lite(name, chosen, name.name.removeprefix(LITE), device)
+        _allow(names, {"fit", "background", "normalize", "dtype"})
+        return [_conse(one, settings(one), device) for one in names]
+    _allow(names, COMMON_OPTIONS | IMAGE_OPTIONS)
+    return _lite(names, chosen, name.name.removeprefix(LITE), device)
 
 
-def _lite(name: EncoderName, chosen: Settings, size: str, device: str) -> Encoder:
+def _allow(names: Sequence[EncoderName], known: Iterable[str]) -> None:
+    for name in names:
+        name.allow(known)
+
+
+def _lite(names: Sequence[EncoderName], chosen: Settings, size: str, device: str) -> list[Encoder]:
     from embedder.encoders import _effnet_lite, _files, _timm_model
     from embedder.encoders._torch import device_of
 
@@ -70,25 +81,26 @@ def _lite(name: EncoderName, chosen: Settings, size: str, device: str) -> Encode
         path = package.checked(_effnet_lite.file_name(size))
         weights = {"sha256": _files.sha256_file(path)}
         provenance = _from(package) | {"files": _files.listed([path])}
-    return _timm_model.wrap(name, chosen, model, weights, provenance, where)
+    return _timm_model.wrap_all(names, chosen, model, weights, provenance, where)
 
 
-def _minilm(name: EncoderName, chosen: Settings, device: str) -> Encoder:
+def _minilm(names: Sequence[EncoderName], chosen: Settings, device: str) -> list[Encoder]:
     folder = MINILM.folder()
     weights = [MINILM.checked("model.safetensors")]
     from embedder.encoders import _sentence
 
-    return _sentence.load(name, chosen, folder, weights, "sentence_transformers/minilm-l6", _from(MINILM), device)
+    return _sentence.load(names, chosen, folder, weights, "sentence_transformers/minilm-l6", _from(MINILM), device)
 
 
-def _smollm2(name: EncoderName, chosen: Settings, device: str) -> Encoder:
+def _smollm2(names: Sequence[EncoderName], chosen: Settings, device: str) -> list[Encoder]:
     from embedder.encoders import _smollm2
 
-    return _smollm2.load(name, chosen, device)
+    return _smollm2.load(names, chosen, device)
 
 
 def _conse(name: EncoderName, chosen: Settings, device: str) -> Encoder:
-    texts = _minilm(EncoderName("bundled", "minilm"), replace(chosen, normalize=True), device)
+    words = EncoderName("bundled", "minilm", options={"dtype": chosen.dtype})
+    texts = _minilm([words], settings(words), device)[0]
     from embedder.encoders import _conse
 
     return _conse.load(name, chosen, texts)

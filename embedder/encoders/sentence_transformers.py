@@ -43,6 +43,12 @@ def load(name: EncoderName, device: str) -> Encoder:
         MissingFact: nothing says how the tokens are pooled.
         UsageError: an option that this model cannot follow, such as more `dimensions` than it has.
     """
+    return load_together([name], device)[0]
+
+
+def load_together(names: Sequence[EncoderName], device: str) -> list[Encoder]:
+    """Load one model for names that differ in what is read out of it; raises as `load` does."""
+    name = names[0]
     chosen = settings(name)
     if chosen.weights not in ("default", "random"):
         raise UsageError("weights=PATH is not for this kind", where=str(name), hint="name the folder itself")
@@ -53,7 +59,7 @@ def load(name: EncoderName, device: str) -> Encoder:
     from embedder.encoders import _sentence
 
     return _sentence.load(
-        name, chosen, folder, chain.weights, f"sentence_transformers/{chain.architecture}", provenance, device,
+        names, chosen, folder, chain.weights, f"sentence_transformers/{chain.architecture}", provenance, device,
         dimensions=dimensions, more={"modules": chain.identity},
     )  # fmt: skip
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,15 @@ def load(name: EncoderName, device: str) -> Encoder:
         EncoderError: the weights are not reachable, are damaged, or do not fit.
         MissingFact: neither a `config.json` nor a tag says how pictures are made for these weights.
     """
+    return load_together([name], device)[0]
+
+
+def load_together(names: Sequence[EncoderName], device: str) -> list[Encoder]:
+    """Load one model for names that differ in what is read out of it; raises as `load` does."""
     from embedder.encoders import _timm_model
 
-    chosen = settings(name)
-    return _timm_model.load(name, chosen, locate(name, chosen), device)
+    chosen = settings(names[0])
+    return _timm_model.load(names, chosen, locate(names[0], chosen), device)
 
 
 def locate(name: EncoderName, chosen: Settings) -> Source:

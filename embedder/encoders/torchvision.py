@@ -10,6 +10,7 @@ model, classifier included; the enum after the slash says how pictures are made 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,18 @@ def load(name: EncoderName, device: str) -> Encoder:
         UnknownName: torchvision has no such model, or the model has no such weights.
         EncoderError: the weights cannot be downloaded, are damaged, or do not fit.
     """
+    return load_together([name], device)[0]
+
+
+def load_together(names: Sequence[EncoderName], device: str) -> list[Encoder]:
+    """Load one model for names that differ in what is read out of it; raises as `load` does."""
+    name = names[0]
     chosen = settings(name)
     tag = declared(name)
     file = _file(name, chosen, tag)
     from embedder.encoders import _torchvision_model
 
-    return _torchvision_model.load(name, chosen, tag, file, device)
+    return _torchvision_model.load(names, chosen, tag, file, device)
 
 
 def declared(name: EncoderName) -> Any:

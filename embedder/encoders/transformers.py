@@ -66,11 +66,16 @@ def load(name: EncoderName, device: str) -> Encoder:
         EncoderError: the weights are not reachable, are damaged, or do not fit.
         MissingFact: nothing says how texts are tokenised, how long they may be, or how pictures are made.
     """
-    chosen = settings(name)
-    source = locate(name, chosen)
+    return load_together([name], device)[0]
+
+
+def load_together(names: Sequence[EncoderName], device: str) -> list[Encoder]:
+    """Load one model for names that differ in what is read out of it; raises as `load` does."""
+    chosen = settings(names[0])
+    source = locate(names[0], chosen)
     from embedder.encoders import _transformers_model
 
-    return _transformers_model.load(name, chosen, source, device)
+    return _transformers_model.load(names, chosen, source, device)
 
 
 def locate(name: EncoderName, chosen: Settings) -> Source:

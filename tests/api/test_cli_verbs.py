@@ -219,6 +219,12 @@ def test_train_and_classify(run: Run, store: Path, tmp_path: Path) -> None:
     assert read.err.startswith("pics/hue@1, space ")
 
 
+def test_an_encoder_that_cannot_be_had_leaves_no_empty_collection(run: Run, store: Path, sources: Path) -> None:
+    said = run("--store", store, "embed", sources / "pics", "--into", "new", "--encoder", "timm:local-dir:/nowhere")
+    assert said.code == 1
+    assert "new" not in [row["name"] for row in run("--store", store, "ls", "--json").json["collections"]]
+
+
 def test_a_head_of_another_space_is_refused_and_both_are_named(run: Run, store: Path, sources: Path) -> None:
     assert run("--store", store, "embed", "pics", "--into", "pics", "--encoder", "hashing:64").code == 0
     said = run("--store", store, "classify", "pics/colour", "--id", "red/0.png", "--space", "hashing:64")
