@@ -17,7 +17,7 @@ from typing import Any
 
 from embedder import golden
 from embedder.encoder import Encoder
-from embedder.errors import OutOfResource, UsageError
+from embedder.errors import OutOfResource, Refused, UsageError
 from embedder.extract import Stages, extract_all
 from embedder.fetching import fetched
 from embedder.pool import DecodePool
@@ -69,6 +69,10 @@ def ingest_all(
     Returns:
         a run for each encoder, in their order.
     """
+    if options.prune and (options.where is not None or options.limit is not None):
+        raise UsageError(
+            "--prune needs the whole source", hint="leave out --where and --limit: what they skip is not gone"
+        )
     for encoder in encoders:
         encoder.tower(source.medium)
     runs: dict[int, Run] = {}
@@ -142,6 +146,8 @@ class _Ingest:
         self.collection, self.source, self.lanes = collection, source, lanes
         self.options, self.stages, self.progress = options, stages, progress
         self.seen: set[str] = set()
+        self.failed: set[str] = set()
+        self.unlisted = False
         self.relabelled: list[Item] = []
         self.committed_at = time.monotonic()
 
@@ -195,6 +201,9 @@ class _Ingest:
             for lane in self.lanes:
                 lane.run.found += 1
             if isinstance(entry, Failure):
+                # it is there, if not readable: no reason to prune what is stored of it
+                self.failed.add(entry.id)
+                self.unlisted = self.unlisted or entry.stage == "list"
                 self._fail(entry)
             elif entry.id in self.seen:
                 self._fail(_twice(entry))
@@ -256,14 +265,17 @@ class _Ingest:
         self.stages.write += time.perf_counter() - started
 
     def _prune(self) -> None:
-        if not self.options.prune or self.options.limit is not None:
+        if not self.options.prune:
             return
-        prefix = self.options.prefix
+        if self.unlisted:
+            raise Refused(
+                "nothing was pruned: a part of the source could not be listed, so nobody knows what is gone",
+                where=self.source.root, hint="read failures.jsonl, mend the source, then run this again",
+            )  # fmt: skip
+        prefix, kept = self.options.prefix, self.seen | self.failed
         roots = [p for p in self.collection.settings["roots"] if p and p != prefix]
-        gone = [
-            id for id in self.lanes[0].known.rows
-            if id not in self.seen and id.startswith(prefix) and (prefix or not any(id.startswith(p) for p in roots))
-        ]  # fmt: skip
+        ours = [id for id in self.lanes[0].known.rows if id.startswith(prefix) and id not in kept]
+        gone = [id for id in ours if prefix or not any(id.startswith(other) for other in roots)]
         pruned = commit.delete_ids(self.collection, gone)
         for lane in self.lanes:
             lane.run.pruned = pruned

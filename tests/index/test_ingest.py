@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedder.errors import Locked, NothingToDo, SpaceMismatch, UsageError
+from embedder.errors import Locked, NothingToDo, Refused, SpaceMismatch, UsageError
 from embedder.records import Failure
 from index import commit, files, inspect
 from index.itself import Itself
@@ -122,6 +122,31 @@ def test_prune_removes_what_the_source_no_longer_has_and_nothing_else(tmp_path: 
     result = run(collection, Rows({"i0001": "text 1", "i0002": "text 2"}), prune=True)
     assert result.pruned == 2
     assert set(keys(collection)) == {"i0001", "i0002", "o/a"}
+
+
+def test_prune_keeps_what_could_not_be_read_and_refuses_where_the_source_is_not_whole(tmp_path: Path) -> None:
+    collection = filled(tmp_path, 4)
+    for part in ({"where": "id = 'i0001'"}, {"limit": 1}):
+        with pytest.raises(UsageError, match="needs the whole source"):
+            run(collection, Rows({"i0001": "text 1"}), prune=True, **part)
+
+    class Half(Rows):
+        stage = "read"
+
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            yield from super().__iter__()
+            yield Failure("i0002", "rows#i0002", self.stage, "permission", "OSError", "denied")  # type: ignore[arg-type]
+
+        def __len__(self) -> int:
+            return super().__len__() + 1
+
+    assert run(collection, Half({"i0001": "text 1"}), prune=True).pruned == 2
+    assert set(keys(collection)) == {"i0001", "i0002"}
+    unlisted = Half({"i0001": "text 1"})
+    unlisted.stage = "list"
+    with pytest.raises(Refused, match="could not be listed"):
+        run(collection, unlisted, prune=True)
+    assert set(keys(collection)) == {"i0001", "i0002"}
 
 
 def test_new_labels_in_the_source_arrive_without_embedding_again_and_edits_stay(tmp_path: Path) -> None:
