@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from embedder import naming
 from embedder.errors import Damaged, PermafrostError, UnknownName, UsageError
 from embedder.space import Space
 from index import files, schema
@@ -219,7 +220,8 @@ class Collection:
             return spaces[alias]
         if selector is None and len(spaces) == 1:
             return next(iter(spaces.values()))
-        found = [s for f, s in spaces.items() if f.startswith(wanted) or s.encoder == wanted]
+        encoder = _as_encoder(wanted)
+        found = [s for f, s in spaces.items() if f.startswith(wanted) or s.encoder == encoder]
         if len(found) == 1:
             return found[0]
         if len(found) > 1:
@@ -254,6 +256,14 @@ class Collection:
     def count(self) -> int:
         """Return the number of items."""
         return int(self.items.count_rows())
+
+
+def _as_encoder(selector: str) -> str:
+    """Return an encoder's name with its options in the order in which they are stored; other selectors as they are."""
+    try:
+        return str(naming.parse(selector))
+    except UsageError:
+        return selector
 
 
 def scan(table: Any, columns: list[str], *, row_ids: bool = False) -> Any:
