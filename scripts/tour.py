@@ -194,13 +194,14 @@ def inputs(tour: Tour, encoder: Any) -> list[list[Any]]:
         ready = [encoder.prepare(Image.open(source))[1] for source in spread(columns["source"], 32)]
         size = extract.IMAGES_ON_CPU if on_cpu else extract.IMAGES_ON_GPU
         return [ready[i : i + size] for i in range(0, len(ready), size)]
-    ready = [encoder.prepare(text)[1] for text in spread(columns["text"], 256)]
+    ready = [encoder.prepare(text)[1] for text in spread(columns["text"], 2048)]
     ready.sort(key=encoder.text.length, reverse=True)
-    batches, budget = [], extract.TOKENS_ON_CPU if on_cpu else extract.TOKENS_ON_GPU
-    while ready:
-        size = max(1, budget // max(1, encoder.text.length(ready[0])))
-        batches.append(ready[:size])
-        ready = ready[size:]
+    lengths = [max(1, encoder.text.length(tokens)) for tokens in ready]
+    batches, budget, start = [], extract.TOKENS_ON_CPU if on_cpu else extract.TOKENS_ON_GPU, 0
+    while start < len(ready):
+        stop = start + extract.full_batch(lengths, start, budget, len(ready))
+        batches.append(ready[start:stop])
+        start = stop
     return batches
 
 
