@@ -1,0 +1,1 @@
+"""Acts that cross rooms, a file for each part of daily life."""

@@ -1,0 +1,74 @@
+"""The acts on heads: train one from stored vectors, and predict with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from api.acts.held import Held
+from api.shapes import Query, input_of, one_of, shown
+from embedder.errors import UsageError
+from embedder.records import FloatMatrix
+from embedder.space import Space
+from heads import saved
+from heads.train import train as train_head
+from index.store import Collection
+
+
+class Classifying(Held):
+    """From stored vectors and labels to predictions."""
+
+    def train(self, name: str, /, *, label: str, space: str | None = None, **choices: Any) -> dict[str, Any]:
+        """Train a head from stored vectors: `head version kind space label classes n_train n_test metrics seconds`."""
+        collection = self.collection(name)
+        trained = train_head(collection, label=label, space=collection.space(space), **choices)
+        return trained.as_json()
+
+    def classify(
+        self, name: str, head: str, inputs: Sequence[Query], *, top_k: int | None = None, space: str | None = None
+    ) -> dict[str, Any]:
+        """Predict with a head.
+
+        Args:
+            head: `NAME[@VERSION]`; the newest version without one.
+            inputs: each one of `text`, `image`, `vector`, `id`.
+            space: the Space that the vectors are said to be of; a head of another one is refused, and both are named.
+
+        Returns:
+            `head version space results:[{input label probabilities}]`, in the order of the inputs.
+        """
+        if not inputs:
+            raise UsageError("nothing to classify", hint="give texts, paths of pictures, or --id")
+        collection = self.collection(name)
+        loaded = saved.load_head(collection, head)
+        if space is not None:
+            loaded.require_space(collection.space(space))
+        rows = np.concatenate([self._input_vector(collection, loaded.space, one) for one in inputs])
+        predictions = loaded.predict(rows, top_k=top_k)
+        results = [
+            {"input": shown(one), "id": one.get("id"), "label": p.label, "probabilities": p.probabilities}
+            for one, p in zip(inputs, predictions, strict=True)
+        ]
+        facts = {"head": loaded.name, "version": loaded.version, "label": loaded.label}
+        facts |= {"space": loaded.space.fingerprint, "stale": loaded.stale(collection)}
+        return {"collection": name, **facts, "results": results}
+
+    def inputs(self, name: str, head: str, values: Sequence[str]) -> list[Query]:
+        """Say what each value is for a head: the path of a picture or of a text file, or a text."""
+        media = saved.load_head(self.collection(name), head).space.media if values else ()
+        return [input_of(value, media) for value in values]
+
+    def _input_vector(self, collection: Collection, space: Space, one: Query) -> FloatMatrix:
+        kind, value = one_of(one)
+        if kind == "id":
+            return self.view(collection, space).vector_of(str(value))
+        found = self.query_vector(collection, space, kind, value)
+        if found.shape[1] != space.dim:
+            raise UsageError(f"a vector of {found.shape[1]} dimensions does not fit Space {space}")
+        return found
+
+    def heads(self, name: str) -> dict[str, Any]:
+        """Return the heads of a collection, with every version."""
+        return {"collection": name, "heads": saved.list_heads(self.collection(name))}

@@ -1,0 +1,108 @@
+"""What all acts share: the store, and the encoders, decoders and views that were opened for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any, cast
+
+from api.settings import Settings
+from api.shapes import as_vector
+from embedder import golden
+from embedder.encoder import Encoder, ImageTower
+from embedder.errors import UsageError
+from embedder.pool import DecodePool
+from embedder.records import FloatMatrix, Item
+from embedder.space import Space
+from embedder.together import load_encoders
+from index.store import Collection, Store
+from index.view import View
+
+
+class Held:
+    """One store, and what was opened for it. Safe to share between threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._lock = Lock()
+        self._encoders: dict[str, Encoder] = {}
+        self._checked: set[tuple[str, str]] = set()
+        self._views: dict[tuple[str, str], View] = {}
+        self._pool: DecodePool | None = None
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def store(self, *, create: bool = False) -> Store:
+        """Open the store. Raises `UnknownName` where there is none."""
+        return Store.open(self.settings.store, create=create)
+
+    def collection(self, name: str) -> Collection:
+        """Open a collection. Raises `UnknownName` with the nearest names."""
+        return self.store().collection(name)
+
+    def encoder(self, name: str) -> Encoder:
+        """Load an encoder once."""
+        return self.encoders([name])[0]
+
+    def encoders(self, names: Sequence[str]) -> list[Encoder]:
+        """Load encoders once; those of one model that are loaded here share it."""
+        with self._lock:
+            new = [name for name in dict.fromkeys(names) if name not in self._encoders]
+            found = load_encoders(new, device=self.settings.device, endpoint=self.settings.endpoint)
+            self._encoders |= zip(new, found, strict=True)
+            return [self._encoders[name] for name in names]
+
+    def encoder_of(self, collection: Collection, space: Space) -> Encoder:
+        """Load the encoder of a Space and make sure that it still makes the vectors that are stored.
+
+        Raises:
+            SpaceMismatch: it does not; both Spaces, or the golden cosine, are named.
+        """
+        encoder = self.encoder(space.encoder)
+        stamp = (str(collection.path), space.fingerprint)
+        if stamp not in self._checked:
+            space.require(encoder.space, what=f"encoder {encoder.name}")
+            golden.check(encoder, collection.golden(space))
+            self._checked.add(stamp)
+        return encoder
+
+    def view(self, collection: Collection, space: Space) -> View:
+        with self._lock:
+            stamp = (str(collection.path), space.fingerprint)
+            if stamp not in self._views:
+                self._views[stamp] = View(collection, space)
+            return self._views[stamp]
+
+    def query_vector(self, collection: Collection, space: Space, kind: str, value: Any) -> FloatMatrix:
+        if kind == "vector":
+            return as_vector(value)
+        encoder = self.encoder_of(collection, space)
+        if kind == "text":
+            return encoder.encode([str(value)], role="query")
+        return self.encode_image(encoder, value)
+
+    def encode_image(self, encoder: Encoder, value: str | bytes | os.PathLike[str]) -> FloatMatrix:
+        """Decode a picture (a path, or a file's bytes) in a worker process and encode it: (1, dim) float32.
+
+        Raises:
+            Undecodable: it is missing, damaged, or not a picture that is read here.
+        """
+        transform = cast(ImageTower, encoder.tower("image")).transform
+        with self._lock:
+            if self._pool is None:
+                self._pool = DecodePool(1)
+            pool = self._pool
+        if isinstance(value, bytes):
+            item = Item(id="query", medium="image", source="the query's picture", data=value)
+        else:
+            item = Item(id="query", medium="image", source=os.fspath(value), path=os.fspath(value))
+        pixels = pool.decode(item, transform).value
+        vectors, good = encoder.forward("image", [pixels])
+        if not good.all():
+            raise UsageError("the picture's vector is not finite or has zero norm", where=item.source)
+        return vectors

@@ -1,0 +1,104 @@
+"""The acts of daily life: list, inspect, verify, label and delete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from api import doctor
+from api.acts.held import Held
+from embedder.errors import UnknownName, UsageError
+from heads import saved
+from index import commit, filters, inspect, schema
+from index.store import Collection
+from index.view import matching_keys
+
+
+class Keeping(Held):
+    """What a store is made of, and its care."""
+
+    def ls(self) -> dict[str, Any]:
+        """Return every collection with its items, Spaces and heads."""
+        store = self.store()
+        rows = []
+        for name in store.names():
+            collection = store.collection(name)
+            spaces = [
+                {"fingerprint": s.fingerprint, "encoder": s.encoder, "dim": s.dim} for s in collection.spaces().values()
+            ]
+            rows.append(
+                {"name": name, "items": collection.count(), "spaces": spaces, "heads": saved.list_heads(collection)}
+            )
+        return {"store": str(store.path), "collections": rows}
+
+    def columns(self, name: str) -> dict[str, str]:
+        """Return the names and types of a collection's own columns."""
+        return {
+            f.name: schema.type_name(f.type)
+            for f in self.collection(name).items.schema
+            if f.name not in schema.RESERVED
+        }
+
+    def doctor(self) -> dict[str, Any]:
+        """Check the installation, the machine and the store: `ok checks:[{name ok detail do}]`."""
+        return doctor.examine(self.settings.store)
+
+    def info(self, name: str) -> dict[str, Any]:
+        """Return the whole truth about one collection."""
+        collection = self.collection(name)
+        return {**inspect.describe(collection), "heads": saved.list_heads(collection)}
+
+    def verify(self, name: str, *, mend: bool = False) -> dict[str, Any]:
+        """Check every row and file: `ok checked problems`, and `mended`, the number of damaged vectors removed."""
+        collection = self.collection(name)
+        verdict = inspect.verify(collection)
+        mended = inspect.mend(collection, verdict) if mend else 0
+        return {"collection": name, **verdict.as_json(), "mended": mended}
+
+    def delete(
+        self,
+        name: str,
+        *,
+        ids: Sequence[str] = (),
+        where: str | Mapping[str, Any] | None = None,
+        everything: bool = False,
+    ) -> dict[str, Any]:
+        """Delete items by id or by filter, or with `everything` the whole collection: `deleted` counts the items."""
+        if everything:
+            count = self.collection(name).count()
+            self.store().delete(name)
+            with self._lock:
+                self._views = {k: v for k, v in self._views.items() if v.collection.name != name}
+            return {"collection": name, "deleted": count, "removed": True}
+        collection = self.collection(name)
+        chosen = list(ids) or self._ids_where(collection, where)
+        deleted = commit.delete_ids(collection, chosen)
+        if not deleted:
+            raise UnknownName(
+                f"no item of {name!r} was deleted: none has this id or passes this filter",
+                hint=f"permafrost info {name}",
+            )
+        return {"collection": name, "deleted": deleted, "removed": False}
+
+    def _ids_where(self, collection: Collection, where: str | Mapping[str, Any] | None) -> list[str]:
+        if where is None:
+            raise UsageError("say what to delete", hint="--id I, --where FILTER, or --all for the whole collection")
+        items = collection.items
+        keys = set(matching_keys(items, filters.read(where)).tolist())
+        return [row["id"] for row in items.search().select(["id", "key"]).to_arrow().to_pylist() if row["key"] in keys]
+
+    def item(self, name: str, id: str) -> dict[str, Any]:
+        """Return one item's columns. Raises `UnknownName` where there is none."""
+        from lancedb import col, lit
+
+        from index.search import visible
+
+        rows = self.collection(name).items.search().where(col("id") == lit(id)).to_arrow().to_pylist()
+        if not rows:
+            raise UnknownName(f"no item has the id {id!r}", where=f"collection {name}")
+        return {"collection": name, "id": id, "item": visible(rows[0])}
+
+    def label(self, name: str, id: str, values: Mapping[str, Any], *, by: str) -> dict[str, Any]:
+        """Set labels or metadata of one item by hand; no re-run reverts them."""
+        commit.edit(self.collection(name), id, values, by=by)
+        return {"collection": name, "id": id, "set": dict(values)}
