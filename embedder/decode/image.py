@@ -1,4 +1,4 @@
-"""Pictures: bytes to an upright RGB picture over the declared background, by Pillow.
+"""Pictures: bytes to an upright RGB picture over the declared background, by Pillow; plain JPEG by `jpeg`.
 
 The rules, each because something else was seen to give wrong pixels silently:
 
@@ -33,8 +33,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from embedder.decode import png, sniff
+from embedder.decode import jpeg, png, sniff
 from embedder.errors import Undecodable, UsageError
+from embedder.records import Pixels
 
 # Pillow finds WebP, TIFF and AVIF by file extension only, and bytes have none: importing a plugin registers it
 PLUGINS = {
@@ -63,8 +64,8 @@ BROKEN_EXIF = (
 _filters = threading.Lock()
 
 
-def decode(data: bytes, background: tuple[int, int, int]) -> Image.Image:
-    """Decode the bytes of a picture file into an upright RGB picture.
+def decode(data: bytes, background: tuple[int, int, int]) -> Pixels:
+    """Decode the bytes of a picture file into the pixels of an upright RGB picture.
 
     Raises:
         Undecodable: stage `decode`; reason `empty`, `not_an_image`, `unsupported_format`, `truncated`, `damaged`,
@@ -84,10 +85,13 @@ def decode(data: bytes, background: tuple[int, int, int]) -> Image.Image:
             picture = Image.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError as error:
             raise _unidentified(data) from error
+        _require_size(picture)
+        if (plain := jpeg.pixels(data, picture)) is not None:
+            return jpeg.turned(plain, _orientation(picture))
         flat = to_rgb(picture, background)
         if picture.format == "PNG":
             png.require_whole(data, picture)
-        return flat
+        return np.asarray(flat)
 
 
 def to_rgb(picture: Image.Image, background: tuple[int, int, int]) -> Image.Image:
@@ -99,18 +103,22 @@ def to_rgb(picture: Image.Image, background: tuple[int, int, int]) -> Image.Imag
         Undecodable: as `decode`, for what is left of it when a picture is already open.
         MemoryError: not enough memory for this picture.
     """
-    width, height = picture.size
-    if not width or not height:
-        raise _bad(f"the picture is {width} x {height} pixels", "empty")
-    if width * height > MAX_PIXELS:
-        what = f"the picture has {width} x {height} pixels; the limit is {MAX_PIXELS:,}"
-        raise _bad(what, "too_many_pixels", "scale it down")
+    _require_size(picture)
     with _named():
         picture.load()
         # asked after load: TIFF turns itself and PNG may carry EXIF behind its pixels
         turn = TURNS.get(_orientation(picture))
         flat = _flat(_eight_bit(picture), background)
         return flat if turn is None else flat.transpose(turn)
+
+
+def _require_size(picture: Image.Image) -> None:
+    width, height = picture.size
+    if not width or not height:
+        raise _bad(f"the picture is {width} x {height} pixels", "empty")
+    if width * height > MAX_PIXELS:
+        what = f"the picture has {width} x {height} pixels; the limit is {MAX_PIXELS:,}"
+        raise _bad(what, "too_many_pixels", "scale it down")
 
 
 def _flat(picture: Image.Image, background: tuple[int, int, int]) -> Image.Image:

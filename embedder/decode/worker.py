@@ -1,6 +1,6 @@
 """The process that decodes: reads requests on stdin, answers on stdout, until stdin ends.
 
-Imports Pillow, numpy and light modules of ours only: no torch, hence a fast start and little memory. It holds nothing
+Imports decoders, numpy and light modules of ours only: no torch, hence a fast start and little memory. It holds nothing
 that could be lost, so the pool may kill it at any time.
 
     request  {"path": str | null, "transform": str}, and the file's bytes where there is no path
@@ -30,9 +30,10 @@ from embedder.decode import frames
 from embedder.decode.image import MAX_PIXELS
 from embedder.errors import Undecodable
 from embedder.reading import read_file
+from embedder.records import Pixels
 from embedder.transform import ImageTransform
 
-Decoder = Callable[[bytes, tuple[int, int, int]], Image.Image]
+Decoder = Callable[[bytes, tuple[int, int, int]], Image.Image | Pixels]
 MAX_LOG = 1 << 20
 NOTHING = memoryview(b"")
 

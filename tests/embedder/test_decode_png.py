@@ -61,7 +61,7 @@ def test_rows_are_counted_in_every_kind_of_png(interlaced: bool) -> None:
         for fill in (b"\0", b"\1"):
             name = f"{depth} bits, colour {colour}, {width} x {height}, {fill!r}"
             whole = file(width, height, depth, colour, interlaced=interlaced, cut=False, fill=fill)
-            assert decode(whole, BLACK).size == (width, height), name
+            assert decode(whole, BLACK).shape == (height, width, 3), name
             with pytest.raises(Undecodable) as caught:
                 decode(file(width, height, depth, colour, interlaced=interlaced, cut=True, fill=fill), BLACK)
             assert caught.value.reason == "truncated", name
@@ -88,7 +88,7 @@ def little_memory() -> Iterator[None]:
 def test_a_large_stream_is_counted_in_pieces() -> None:
     whole = file(3000, 2000, 8, 2, interlaced=False, cut=False)
     with little_memory():
-        assert decode(whole, BLACK).size == (3000, 2000)
+        assert decode(whole, BLACK).shape == (2000, 3000, 3)
     with pytest.raises(Undecodable, match="rows") as caught:
         decode(file(3000, 2000, 8, 2, interlaced=False, cut=True), BLACK)
     assert caught.value.reason == "truncated"
@@ -98,4 +98,4 @@ def test_a_bomb_behind_the_last_row_is_not_unpacked() -> None:
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0))
     data = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(100 << 20))) + chunk(b"IEND", b"")
     with little_memory():
-        assert decode(data, BLACK).size == (8, 8)
+        assert decode(data, BLACK).shape == (8, 8, 3)
