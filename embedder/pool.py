@@ -27,7 +27,7 @@ class _Task:
     """One item under way; `worker` is the one that has it now."""
 
     item: Item
-    transform: str
+    transform: bytes
     answer_bytes: int
     worker: WorkerProcess | None = None
 
@@ -148,9 +148,7 @@ class DecodePool:
             if item.data is not None and len(item.data) > MAX_BYTES:
                 raise too_large(len(item.data))
             with self._worker(task) as worker:
-                header, pixels = worker.ask(
-                    {"path": item.path, "transform": task.transform}, item.data or b"", task.answer_bytes
-                )
+                header, pixels = worker.ask(task.transform, item.path, item.data or b"", task.answer_bytes)
         except Undecodable as error:
             # a worker that `close` killed says nothing about its item
             self._require_open()
@@ -205,7 +203,7 @@ class DecodePool:
 
 
 def _task_maker(transform: ImageTransform) -> Callable[[Item], _Task]:
-    record, answer_bytes = json.dumps(transform.as_json()), transform.height * transform.width * 3
+    record, answer_bytes = json.dumps(transform.as_json()).encode(), transform.height * transform.width * 3
     return lambda item: _Task(item, record, answer_bytes)
 
 

@@ -109,20 +109,23 @@ class WorkerProcess:
             ) from error
         self._ready = True
 
-    def ask(self, header: Mapping[str, Any], body: bytes, body_bytes: int) -> tuple[dict[str, Any], NDArray[np.uint8]]:
-        """Send one request and return its answer, whose body must have `body_bytes` bytes or none.
+    def ask(
+        self, transform: bytes, path: str | None, content: bytes, pixel_bytes: int
+    ) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+        """Have one picture decoded: return its facts and `pixel_bytes` bytes, or why there are none.
 
         Raises:
             Undecodable: stage `decode`, reason `timeout` or `worker_died`; the worker is of no use any more.
         """
         self.asked += 1
         # so that what is found there later is of this item
-        self._log.seek(0)
-        self._log.truncate()
+        if os.fstat(self._log.fileno()).st_size:
+            self._log.seek(0)
+            self._log.truncate()
         deadline = monotonic() + self._timeout_s
-        self._send(frames.head(header, len(body)), deadline)
-        self._send(body, deadline)
-        return self._receive(deadline, body_bytes)
+        self._send(frames.request(transform, path, content), deadline)
+        self._send(content, deadline)
+        return self._receive(deadline, pixel_bytes)
 
     def kill(self) -> None:
         """End the process, whatever it does; a thread that asks it is told that it died."""
@@ -149,29 +152,30 @@ class WorkerProcess:
             except BrokenPipeError:
                 raise self._died() from None
 
-    def _receive(self, deadline: float, body_bytes: int) -> tuple[dict[str, Any], NDArray[np.uint8]]:
-        lengths = frames.LENGTHS.unpack(self._exactly(frames.LENGTHS.size, deadline).data)
-        if lengths[0] > frames.MAX_HEADER or lengths[1] not in (0, body_bytes):
-            raise self._died("gave an answer that makes no sense")
+    def _receive(self, deadline: float, pixel_bytes: int) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+        start, pixels = bytearray(frames.PIXELS.size + frames.HEADER), np.empty(pixel_bytes, dtype=np.uint8)
+        left = [memoryview(start), memoryview(pixels.data)]
+        got, found = 0, 0
+        while got < len(start) + found:
+            known = got >= len(start)
+            got += self._some(left, deadline)
+            if not known and got >= len(start):
+                (found,) = frames.PIXELS.unpack_from(start)
+                if found not in (0, pixel_bytes):
+                    raise self._died("gave an answer that makes no sense")
         try:
-            header: dict[str, Any] = json.loads(self._exactly(lengths[0], deadline).tobytes())
+            header: dict[str, Any] = json.loads(start[frames.PIXELS.size :].rstrip())
         except ValueError:
             raise self._died("gave an answer that makes no sense") from None
-        return header, self._exactly(lengths[1], deadline)
+        return header, pixels[:found]
 
-    def _exactly(self, size: int, deadline: float) -> NDArray[np.uint8]:
-        data = np.empty(size, dtype=np.uint8)
-        view = memoryview(data.data)
-        while view:
-            try:
-                got = os.readv(self._out, [view])
-            except BlockingIOError:
-                self._wait(self._out, deadline)
-                continue
-            if not got:
-                raise self._died()
-            view = view[got:]
-        return data
+    def _some(self, left: list[memoryview], deadline: float) -> int:
+        """Read into what is left to fill, and take that off it."""
+        self._wait(self._out, deadline)
+        if not (got := os.readv(self._out, left)):
+            raise self._died()
+        frames.advance(left, got)
+        return got
 
     def _wait(self, pipe: int, deadline: float) -> None:
         if not self._polls[pipe].poll(max(0.0, 1e3 * (deadline - monotonic()))):
