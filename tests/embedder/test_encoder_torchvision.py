@@ -75,7 +75,8 @@ def test_every_preset_of_the_library_is_reproduced(tag: Any) -> None:
     for picture in pictures():
         found = (transform.pixels(picture).astype(np.float32) / 255 - mean) / std
         expected = tag.transforms()(picture).permute(1, 2, 0).numpy()
-        assert np.abs(found - expected).max() < 1e-4
+        # two of 255, as test_decode_resize allows
+        assert (np.abs(found - expected) * std).max() < 2.01 / 255
 
 
 @pytest.mark.parametrize("model", SMALL)
