@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from time import monotonic

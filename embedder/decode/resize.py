@@ -2,9 +2,9 @@
 
 For `bilinear`, `bicubic` and `lanczos` this is Pillow's convolution (the filter is widened by the reduction; one axis
 after the other, each rounded to 8 bits) by a kernel with vector instructions, 5 to 8 times as fast. Its weights have 16
-bits where Pillow's have 22: fewer than 1 % of the values of a photograph differ, nearly all by 1 of 255 and none by more
-than 2. The others are Pillow's own: `nearest` chooses pixels, and `box` is all ties at whole reductions, which the two
-round differently.
+bits where Pillow's have 22: fewer than 1 % of the values of a photograph differ, nearly all by 1 of 255 and none by
+more than 2. The others are Pillow's own: `nearest` chooses pixels, and `box` is all ties at whole reductions, which the
+two round differently.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, Resizer, ResizeOptions
+from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from PIL import Image
 
 from embedder.records import Pixels

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benches import frame
 
 TABLES = {
+    "decode": "decode: from the bytes of JPEG to an encoder's pixels",
     "extract": "extract: from files to committed rows",
     "search": "search: nearest ten of stored vectors, 384-d",
 }
@@ -45,7 +46,7 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=frame.__doc__)
-    parser.add_argument("table", nargs="?", choices=list(TABLES), help="which table; both by default")
+    parser.add_argument("table", nargs="?", choices=list(TABLES), help="which table; all by default")
     parser.add_argument(
         "--quick", action="store_true", help="small inputs, one round: does it run? (no figures to keep)"
     )

@@ -50,12 +50,15 @@ def sentence() -> Any:
 
 
 def test_lite0_knows_a_palace_and_a_daisy(lite: Encoder, photographs: list[Image.Image]) -> None:
-    """Figures from timm's own transform and forward pass; with ImageNet's mean and std they would be others."""
+    """Figures from timm's own transform and forward pass; with ImageNet's mean and std they would be others.
+
+    The resize differs in 0.3 % of the values by 1 of 255, which moves a chance of 0.298 by 0.0009.
+    """
     classifier: Any = _effnet_lite.build("0", None).classifier
     with torch.inference_mode():
         chances = classifier(torch.from_numpy(lite.encode(photographs))).softmax(1).numpy()
     assert list(chances.argmax(1)) == [PALACE, DAISY]
-    assert chances[[0, 1], [PALACE, DAISY]] == pytest.approx([0.298, 0.323], abs=0.0006)
+    assert chances[[0, 1], [PALACE, DAISY]] == pytest.approx([0.298, 0.323], abs=0.0015)
 
 
 def test_lite0_equals_timm_with_the_renamed_weights(lite: Encoder, photographs: list[Image.Image]) -> None:

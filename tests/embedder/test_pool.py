@@ -100,7 +100,7 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     strange = tmp_path / os.fsdecode(b"new\nline \xff.jpg")
     strange.write_bytes(corpus.encoded(corpus.picture(), "PNG"))
-    names = ["pipe.jpg", "gone.jpg", "zero.jpg", "folder.jpg", strange.name]
+    names = ["pipe.jpg", "gone.jpg", "zero.jpg", "folder.jpg", strange.name, "no \ud800 path", "a \0 in it"]
     with DecodePool(1) as pool:
         found = list(pool.map([Item(n, "image", n, path=f"{tmp_path}/{n}") for n in names], REAL))
         with pytest.raises(Undecodable, match="not a regular file") as caught:
@@ -112,6 +112,8 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
         ("read", "not_a_file"),
         ("read", "not_a_file"),
         None,
+        ("read", "missing"),
+        ("read", "missing"),
     ]
     assert (caught.value.stage, caught.value.reason, caught.value.where) == ("read", "not_a_file", "the place")
 
