@@ -15,3 +15,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [n for n in os.environ if n.startswith("PERMAFROST_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def pillows_resize(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resize by Pillow, as reference libraries do, so that vectors can be compared digit by digit.
+
+    The kernel that is used otherwise is held against Pillow in test_decode_resize.
+    """
+    from embedder.decode import resize
+
+    monkeypatch.setattr(resize, "KERNELS", {})

@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from embedder.decode.resize import INTERPOLATIONS, resize
+from embedder.encoder import load_encoder
 from tests.embedder.corpus import picture
+from tests.parity import worst_cosine
 
 MOST = {"nearest": 0, "box": 0, "bilinear": 1, "bicubic": 2, "lanczos": 2}
 
@@ -77,3 +80,13 @@ def test_a_turned_picture_and_one_of_its_own_size() -> None:
         resize(np.ascontiguousarray(turned), (20, 25), (1, 2, 20, 25), "bicubic"),
     )
     np.testing.assert_array_equal(resize(pixels, (40, 30), (3, 4, 30, 29), "lanczos"), pixels[4:29, 3:30])
+
+
+def test_vectors_are_those_of_pillows_pixels(request: pytest.FixtureRequest) -> None:
+    encoder = load_encoder("bundled:efficientnet_lite0", device="cpu")
+    pictures = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    pictures += [image.crop((0, 0, 200, 420)) for image in pictures]
+    ours = encoder.encode(pictures)
+    request.getfixturevalue("pillows_resize")
+    assert not np.array_equal(pillows := encoder.encode(pictures), ours)
+    assert worst_cosine(ours, pillows) >= 0.9999

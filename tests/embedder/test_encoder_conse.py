@@ -17,6 +17,8 @@ from embedder.encoder import Encoder, load_encoder
 from embedder.encoders import _conse, _effnet_lite, bundled
 from embedder.errors import UnknownName, UsageError
 
+pytestmark = pytest.mark.usefixtures("pillows_resize")
+
 SENTENCES = ("a palace", "a flower in a meadow", "a musical instrument", "the stock market fell")
 
 

@@ -19,6 +19,8 @@ from embedder.encoder import load_encoder
 from embedder.errors import EncoderError, MissingFact, UnknownName, UsageError
 from tests.checkpoints import PREPROCESS, RN_CFG, TEXT_CFG, VIT_CFG, open_clip_folder
 
+pytestmark = pytest.mark.usefixtures("pillows_resize")
+
 TEXTS = ("a dog", "Two dogs in the snow, which is deep; so deep that the text is cut", "42", "a  CAT &amp; a dog")
 SIZES = ((48, 48), (150, 90), (90, 151), (20, 33), (200, 40))
 CASES: dict[str, dict[str, Any]] = {

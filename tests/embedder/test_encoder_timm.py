@@ -19,6 +19,8 @@ from embedder.encoder import load_encoder
 from embedder.errors import EncoderError, MissingFact, UnknownName, UsageError
 from tests.checkpoints import TIMM, shake, timm_folder
 
+pytestmark = pytest.mark.usefixtures("pillows_resize")
+
 TAGGED = f"{TIMM}.r160_in1k"
 SIZES = ((64, 64), (150, 90), (90, 151), (40, 33), (64, 71), (300, 64), (30, 200))
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -29,6 +29,8 @@ from embedder.encoders._torchvision_layers import cut
 from embedder.errors import EncoderError, MissingFact, UnknownName, UsageError
 from tests.checkpoints import shake, torchvision_file
 
+pytestmark = pytest.mark.usefixtures("pillows_resize")
+
 SIZES = ((300, 220), (200, 501), (64, 64), (257, 240))
 SMALL = {"shufflenet_v2_x0_5": {}, "squeezenet1_1": {}, "mobilenet_v3_small": {}}
 TAGS = [w for model in list_models(module=torchvision.models) for w in get_model_weights(model)]
@@ -75,8 +77,7 @@ def test_every_preset_of_the_library_is_reproduced(tag: Any) -> None:
     for picture in pictures():
         found = (transform.pixels(picture).astype(np.float32) / 255 - mean) / std
         expected = tag.transforms()(picture).permute(1, 2, 0).numpy()
-        # two of 255, as test_decode_resize allows
-        assert (np.abs(found - expected) * std).max() < 2.01 / 255
+        assert np.abs(found - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize("model", SMALL)
