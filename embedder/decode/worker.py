@@ -111,7 +111,7 @@ def _confine(memory_bytes: int) -> None:
 
 
 def _keep_memory() -> None:
-    """Let the next picture have the memory of the last: to fault it in anew takes up to two fifths of the time.
+    """Let the next picture have the memory of the last: to fault it in anew is not free.
 
     Only with glibc; others keep what they do.
     """
