@@ -16,11 +16,11 @@ from api import show
 from api.service import Service
 from api.settings import read_settings
 from api.shapes import Query, input_of
-from embedder.encoder import load_encoder
 from embedder.errors import UsageError
 from embedder.given import Values
 from embedder.records import FloatMatrix
 from embedder.space import Space
+from embedder.together import load_encoders
 from heads import saved
 from index.features import features
 from index.selection import IngestOptions
@@ -29,7 +29,13 @@ INGEST = frozenset(f.name for f in fields(IngestOptions)) - {"workers"}
 Where = str | Mapping[str, Any] | None
 
 
-def open_store(path: str | os.PathLike[str], *, device: str | None = None, workers: int | None = None) -> Store:
+def open_store(
+    path: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    runtime: str | None = None,
+    workers: int | None = None,
+) -> Store:
     """Open a store, which is made by the first `embed`.
 
     Raises:
@@ -38,7 +44,7 @@ def open_store(path: str | os.PathLike[str], *, device: str | None = None, worke
     uri = os.fspath(path)
     if uri.startswith(("http://", "https://")):
         raise UsageError(f"{uri} is a service", hint="stores over HTTP are not supported yet; open the folder itself")
-    return Store(Service(read_settings(store=uri, device=device, workers=workers)))
+    return Store(Service(read_settings(store=uri, device=device, runtime=runtime, workers=workers)))
 
 
 class Record(dict[str, Any]):
@@ -280,8 +286,8 @@ class Head:
 class Encoder:
     """A frozen encoder without a store: `Encoder("timm:…").encode(images)`."""
 
-    def __init__(self, name: str, device: str = "auto") -> None:
-        self._encoder = load_encoder(name, device=device, endpoint=read_settings().endpoint)
+    def __init__(self, name: str, device: str = "auto", runtime: str = "torch") -> None:
+        self._encoder = load_encoders([name], device=device, endpoint=read_settings().endpoint, runtime=runtime)[0]
 
     @property
     def space(self) -> Space:
@@ -298,7 +304,7 @@ class Encoder:
         return self._encoder.encode(values, batch_size=batch_size)
 
     def __repr__(self) -> str:
-        return f"Encoder({str(self._encoder.name)!r}, {self.dim}-d, {self._encoder.device})"
+        return f"Encoder({str(self._encoder.name)!r}, {self.dim}-d, {self._encoder.device}, {self._encoder.runtime})"
 
 
 def _query(value: Any, media: Sequence[Any]) -> Query:

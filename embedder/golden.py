@@ -63,7 +63,7 @@ def check(encoder: Encoder, stored: Mapping[str, str]) -> None:
             raise SpaceMismatch(
                 f"{encoder.name} no longer makes the vectors that it made when this collection was embedded: "
                 f"golden {medium} cosine {worst:.6f}",
-                where=f"Space {encoder.space}, device {encoder.device}",
+                where=f"Space {encoder.space}, device {encoder.device}, runtime {encoder.runtime}",
                 hint="go back to the library versions in the Space's provenance (permafrost info), "
                 "or embed the collection again",
             )

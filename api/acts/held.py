@@ -53,7 +53,8 @@ class Held:
         """Load encoders once; those of one model that are loaded here share it."""
         with self._lock:
             new = [name for name in dict.fromkeys(names) if name not in self._encoders]
-            found = load_encoders(new, device=self.settings.device, endpoint=self.settings.endpoint)
+            chosen = self.settings
+            found = load_encoders(new, device=chosen.device, endpoint=chosen.endpoint, runtime=chosen.runtime)
             self._encoders |= zip(new, found, strict=True)
             return [self._encoders[name] for name in names]
 
