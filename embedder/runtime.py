@@ -238,7 +238,7 @@ def _fastest(encoder: Encoder) -> Encoder:
 
 def _seconds(encoder: Encoder) -> float:
     """Return the seconds of a small batch through every tower, the best of three after one to warm up."""
-    batches = {medium: 4 * _golden(encoder, medium) for medium in _networks(encoder)}
+    batches = {medium: 4 * _golden(encoder, medium) for medium in encoder.space.media}
     found = []
     for _ in range(4):
         started = time.perf_counter()
