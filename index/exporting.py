@@ -97,16 +97,20 @@ def _write(taking: Taking, shape: Shape, folder: Path, options: ExportOptions) -
     done: list[tuple[list[Path], int]] = []
     writer: PartWriter | None = None
     left = 0
-    for rows in taking.tables(sizes):
-        if writer is None:
-            left = sizes[len(done)]
-            # all numbers have one width: readers go by the order of the names
-            writer = begin(folder, f"{len(done):0{digits}d}", left, shape)
-        writer.write(rows)
-        left -= rows.num_rows
-        if not left:
-            done.append((writer.close(), sizes[len(done)]))
-            writer = None
+    try:
+        for rows in taking.tables(sizes):
+            if writer is None:
+                left = sizes[len(done)]
+                # all numbers have one width: readers go by the order of the names
+                writer = begin(folder, f"{len(done):0{digits}d}", left, shape)
+            writer.write(rows)
+            left -= rows.num_rows
+            if not left:
+                done.append((writer.close(), sizes[len(done)]))
+                writer = None
+    finally:
+        if writer is not None:
+            writer.close()
     return done
 
 

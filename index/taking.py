@@ -63,7 +63,7 @@ class Shape:
 
 
 class Taking:
-    """What leaves: one row for each vector, in the order in which the items' contents were first stored.
+    """What leaves: one row for each vector, by ascending key, which is the order in which they were stored.
 
     `schema` is that of the tables: the items' columns, `part` where an item has several vectors, and `vector`; with no
     `space`, one row for each item and no vectors. `rows`, `items` and `without_vector` are counts; an item that has no

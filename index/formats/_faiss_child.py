@@ -62,11 +62,9 @@ def limit(memory: int, seconds: int) -> None:
 
 def write(index: Any, folder: Path) -> tuple[int, NDArray[np.int64]]:
     """Write the vectors, and return how many there are, and the number that the index gives to each."""
-    lists: Any = faiss.try_extract_index_ivf(index)
     with (folder / "vectors.f32").open("wb") as out:
-        if lists is not None:
-            lists = faiss.downcast_index(lists)
-            ids = np.concatenate([*by_list(lists, out, index), np.empty(0, dtype=np.int64)])
+        if isinstance(index, faiss.IndexIVF):
+            ids = np.concatenate([*by_list(index, out), np.empty(0, dtype=np.int64)])
         else:
             for start in range(0, index.ntotal, ROWS):
                 rows = index.reconstruct_n(start, min(ROWS, index.ntotal - start))
@@ -77,10 +75,8 @@ def write(index: Any, folder: Path) -> tuple[int, NDArray[np.int64]]:
     return len(ids), ids
 
 
-def by_list(ivf: Any, out: BinaryIO, outer: Any) -> Iterator[NDArray[np.int64]]:
+def by_list(ivf: Any, out: BinaryIO) -> Iterator[NDArray[np.int64]]:
     """Write the vectors of each inverted list and yield its ids, which may be any numbers."""
-    if type(outer).__name__ == "IndexPreTransform":
-        raise ValueError("its vectors were transformed (PCA, OPQ), and are not those that were added")
     for number in range(ivf.nlist):
         size = ivf.invlists.list_size(number)
         if not size:
