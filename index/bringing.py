@@ -53,7 +53,8 @@ class Asked:
 class VectorSource:
     """Rows with vectors. `blocks` starts from the first row each time it is called.
 
-    `columns` are the types of all columns but the vectors; `dim` is None where rows may differ; `space` and `golden`
+    `columns` are the types of all columns but the vectors; `dim` is the usual length of a vector, None
+    where it is not known yet; `space` and `golden`
     are what the source says of itself. `numbered` says that its only ids are positions. Of a source that is `ours`,
     the columns of an item are known; `added` were made for other readers. `facts` are kept with the run.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -38,8 +39,18 @@ def open_vectors(address: str, asked: Asked) -> VectorSource:
         Damaged: a file of an export fails its checksum.
     """
     manifest = Path(address).expanduser() / MANIFEST
-    if manifest.is_file():
-        return _exported(manifest, asked)
+    found = _exported(manifest, asked) if manifest.is_file() else _foreign(address, asked)
+    return found if found.dim is not None else replace(found, dim=_usual_length(found))
+
+
+def _usual_length(source: VectorSource) -> int | None:
+    """Return the length that most vectors of the first block have, of a source whose columns do not say it."""
+    _, vectors = next(source.blocks(), ((), ()))
+    lengths = Counter(len(vector) for vector in vectors if vector is not None)
+    return lengths.most_common(1)[0][0] if lengths else None
+
+
+def _foreign(address: str, asked: Asked) -> VectorSource:
     for name in ("npy", *kinds.names(FORMATS)):
         module = kinds.load(FORMATS, name, "format")
         if paths := module.finds(address):

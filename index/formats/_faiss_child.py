@@ -27,7 +27,9 @@ METRICS = {faiss.METRIC_INNER_PRODUCT: "inner_product", faiss.METRIC_L2: "l2"}
 def main(index: str, folder: str, memory: str, seconds: str) -> None:
     """Read the index and write down its vectors and ids."""
     limit(int(memory), int(seconds))
-    found = faiss.downcast_index(faiss.read_index(index))
+    # what is downcast lives only as long as what was read
+    whole = faiss.read_index(index)
+    found = faiss.downcast_index(whole)
     ids, inner = None, found
     if isinstance(found, (faiss.IndexIDMap, faiss.IndexIDMap2)):
         inner = faiss.downcast_index(found.index)
