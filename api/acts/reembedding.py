@@ -66,17 +66,14 @@ class Reembedding(Embedding):
             raise UsageError(f"{alias!r} is {old} already", where=f"collection {name}", hint="name another encoder")
         asked = options or IngestOptions()
         runs = self._embed_again(collection, loaded, asked, watch)
-        if asked.dry_run:
-            return {"collection": name, "alias": alias, "from": old.fingerprint, "to": None, "swapped": False,
-                    "why_not": "dry run", "overlap": None, "missing": 0, "missing_items": [], "runs": runs}  # fmt: skip
-        missing = _missing(collection, old, loaded, runs)
-        measured = overlap(collection, old, loaded.space, seed=seed)
-        self._refresh_matrix(collection, loaded.space)
         result: dict[str, Any] = {
             "collection": name, "alias": alias, "from": old.fingerprint, "to": loaded.space.fingerprint,
-            "swapped": False, "why_not": None, "overlap": asdict(measured) if measured else None,
-            "missing": len(missing), "missing_items": missing[:LISTED], "runs": runs,
+            "swapped": False, "why_not": "dry run", "overlap": None, "missing": 0, "missing_items": [], "runs": runs,
         }  # fmt: skip
+        if asked.dry_run:
+            return result
+        result |= _compared(collection, old, loaded, runs, seed)
+        self._refresh_matrix(collection, loaded.space)
         if keep:
             return {**result, "why_not": "asked to keep the alias"}
         _check_gates(result, min_overlap=min_overlap, allow_missing=allow_missing)
@@ -130,6 +127,17 @@ class Reembedding(Embedding):
              "media": source.medium}
             for source in sources
         ]  # fmt: skip
+
+
+def _compared(
+    collection: Collection, old: Space, encoder: Encoder, runs: list[dict[str, Any]], seed: int
+) -> dict[str, Any]:
+    missing = _missing(collection, old, encoder, runs)
+    measured = overlap(collection, old, encoder.space, seed=seed)
+    return {
+        "why_not": None, "overlap": asdict(measured) if measured else None, "missing": len(missing),
+        "missing_items": missing[:LISTED],
+    }  # fmt: skip
 
 
 def _check_alias(alias: str) -> None:

@@ -37,9 +37,7 @@ def run(
     workers: Annotated[int | None, option("Processes that decode pictures.", metavar="N", min=1, max=256)] = None,
     device: options.Device = None,
     runtime: options.Runtime = None,
-    max_failure_rate: Annotated[
-        float, option("The share of failed items that passes.", metavar="R", min=0, max=1, show_default=True)
-    ] = 0.01,
+    max_failure_rate: options.FailureRate = 0.01,
     limit: Annotated[int | None, option("Stop after so many items.", metavar="N", min=1)] = None,
     prefix: Annotated[str, option("Goes before each id; keeps a second source apart.", metavar="P")] = "",
     prune: Annotated[bool, option("Remove the items that the source no longer has.", "--prune")] = False,

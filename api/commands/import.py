@@ -38,9 +38,7 @@ def run(
     prefix: Annotated[str, option("Goes before each id; makes ids of positions.", metavar="P")] = "",
     rename: Annotated[list[str] | None, option("Store column A as B; may be repeated.", metavar="A=B")] = None,
     allow_lossy: Annotated[bool, option("Also a compressed FAISS index.", "--allow-lossy")] = False,
-    max_failure_rate: Annotated[
-        float, option("The share of failed items that passes.", metavar="R", min=0, max=1, show_default=True)
-    ] = 0.01,
+    max_failure_rate: options.FailureRate = 0.01,
     device: options.Device = None,
 ) -> Result:
     """Store vectors that were made elsewhere.
