@@ -61,10 +61,9 @@ class Reembedding(Embedding):
         """
         _check_alias(alias)
         collection = self.collection(name)
-        old, loaded = self._aliased(collection, alias), self.encoder(encoder)
+        old, loaded, asked = self._aliased(collection, alias), self.encoder(encoder), options or IngestOptions()
         if old.fingerprint == loaded.space.fingerprint:
             raise UsageError(f"{alias!r} is {old} already", where=f"collection {name}", hint="name another encoder")
-        asked = options or IngestOptions()
         runs = self._embed_again(collection, loaded, asked, watch)
         result: dict[str, Any] = {
             "collection": name, "alias": alias, "from": old.fingerprint, "to": loaded.space.fingerprint,
@@ -77,9 +76,7 @@ class Reembedding(Embedding):
         if keep:
             return {**result, "why_not": "asked to keep the alias"}
         _check_gates(result, min_overlap=min_overlap, allow_missing=allow_missing)
-        # first where the way back leads, so that there is one at every moment
-        collection.change_settings("aliases", alias + BEFORE, old.fingerprint)
-        collection.change_settings("aliases", alias, loaded.space.fingerprint)
+        _swap(collection, alias, old, loaded.space)
         return {**result, "swapped": True}
 
     def rollback(self, name: str, *, alias: str = "default") -> dict[str, Any]:
@@ -127,6 +124,12 @@ class Reembedding(Embedding):
              "media": source.medium}
             for source in sources
         ]  # fmt: skip
+
+
+def _swap(collection: Collection, alias: str, old: Space, new: Space) -> None:
+    # first where the way back leads, so that there is one at every moment
+    collection.change_settings("aliases", alias + BEFORE, old.fingerprint)
+    collection.change_settings("aliases", alias, new.fingerprint)
 
 
 def _compared(

@@ -18,6 +18,7 @@ from index import schema as own
 from index.bringing import VECTOR_NAMES, Asked, Block, VectorSource
 
 BATCH_ROWS = 4096
+ADDED_KEY = b"permafrost.added"
 READ_ERRORS = (pa.ArrowException, OSError, ValueError, RuntimeError)
 
 
@@ -71,7 +72,8 @@ def stated(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
         return {}
     space = Space.from_json(json.loads(metadata[own.SPACE_KEY]))
     golden = json.loads(metadata.get(own.GOLDEN_KEY, b"{}"))
-    return {"space": space, "golden": golden, "ours": b"permafrost.export" in metadata}
+    added = frozenset(filter(None, metadata.get(ADDED_KEY, b"").decode().split(",")))
+    return {"space": space, "golden": golden, "ours": b"permafrost.export" in metadata, "added": added}
 
 
 def vector_column(names: Sequence[str], lists: Sequence[str], wanted: str | None, where: str) -> str:

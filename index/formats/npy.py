@@ -23,7 +23,7 @@ from embedder.errors import Damaged, UnknownName, UsageError
 from embedder.records import Medium
 from index.bringing import ID_NAMES, VECTOR_NAMES, Asked, Block, VectorSource
 from index.formats import parquet
-from index.formats._table import BATCH_ROWS, files_of, stated, type_of, unreadable, vectors_in
+from index.formats._table import ADDED_KEY, BATCH_ROWS, files_of, stated, type_of, unreadable, vectors_in
 from index.itself import local_path
 from index.taking import PartWriter, Shape
 
@@ -41,7 +41,8 @@ class _Writer:
         self.dtype, self.medium, self.added = np.dtype(shape.dtype), medium, shape.added(medium)
         fields = [f for f in shape.schema if f.name != "vector"]
         fields += [pa.field(column, pa.string()) for column in self.added]
-        self.schema = pa.schema(fields, metadata=shape.schema.metadata)
+        said = {**shape.schema.metadata, ADDED_KEY: ",".join(self.added).encode()}
+        self.schema = pa.schema(fields, metadata=said)
         self._out = self.matrix.open("wb")
         size = shape.schema.field("vector").type.list_size
         header = {"descr": self.dtype.newbyteorder("<").str, "fortran_order": False, "shape": (rows, size)}

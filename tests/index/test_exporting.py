@@ -257,6 +257,11 @@ def test_clip_retrievals_tools_read_an_export(tmp_path: Path) -> None:
         assert facts["caption"] == f"text {int(facts['id'][1:])}"
         assert np.allclose(row, planted_vector(facts["caption"]), atol=1e-3)
     assert {p.parent.name for p in (tmp_path / "x").rglob("*.npy")} == {"text_emb"}
+    # what was made for other readers is no column of the user's, also where the manifest was left behind
+    (tmp_path / "x" / MANIFEST).unlink()
+    again = fresh(tmp_path, "again")
+    assert back(tmp_path / "x", again).embedded == 12
+    assert items(again) == items(collection)
 
 
 def test_the_layout_holds_one_medium(tmp_path: Path) -> None:
