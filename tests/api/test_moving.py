@@ -210,3 +210,16 @@ def test_items_that_cannot_be_reached_are_named_and_stop_the_swap(store: Path, t
     assert pics.info()["aliases"]["default"] == said.json["from"]
     allowed = run(*words, "--allow-missing")
     assert (allowed.code, allowed.json["swapped"], allowed.json["missing"]) == (0, True, 2)
+
+
+def test_a_space_without_golden_vectors_is_asked_by_text_all_the_same(store: Path, tmp_path: Path) -> None:
+    """Its fingerprint answers for it: an encoder of another Space is refused."""
+    table = write_table(tmp_path / "t.parquet", CLIP)
+    record = pf.Encoder(CLIP).space.as_json()
+    (tmp_path / "space.json").write_text(json.dumps(record))
+    new = pf.open(store).collection("new")
+    assert new.import_(table, space=str(tmp_path / "space.json"), media="text").inserted == 12
+    assert new.search("a red boat number 7", k=1).ids == ["t7"]
+    (tmp_path / "space.json").write_text(json.dumps({**record, "dim": 33}))
+    with pytest.raises(pf.PermafrostError, match="fields make"):
+        new.import_(table, space=str(tmp_path / "space.json"), media="text")
