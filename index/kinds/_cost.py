@@ -42,6 +42,8 @@ def graph_seconds(n: int, dim_bytes: float, links: int, breadth: int) -> float:
 
 
 def doubling(least: int, most: int) -> tuple[int, ...]:
-    """Return the values between two bounds, each about 1.4 times the one before, so that a search among them is short."""
-    values = {max(1, min(most, round(least * 2 ** (step / 2)))) for step in range(64) if least * 2 ** (step / 2) <= most}
+    """Return the values between two bounds, each about 1.4 times the one before."""
+    values = {
+        max(1, min(most, round(least * 2 ** (step / 2)))) for step in range(64) if least * 2 ** (step / 2) <= most
+    }
     return tuple(sorted(values | {max(1, most)}))

@@ -159,7 +159,7 @@ def best(positions: NDArray[np.int64], scores: FloatMatrix, k: int) -> tuple[NDA
 
 
 def list_count(n: int, wanted: int) -> int:
-    """Return how many inverted lists there are: as wanted, or for 0 four times the root of `n`, at least 39 rows each."""
+    """Return how many inverted lists there are: as wanted, or for 0 four times the root of `n`, with 39 rows each."""
     return max(1, min(wanted or round(4 * math.sqrt(n)), max(1, n // 39) if not wanted else n))
 
 

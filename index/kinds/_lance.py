@@ -90,13 +90,16 @@ def read(folder: Path, matrix: FloatMatrix, args: Any) -> Searcher:
     return Searcher(table, matrix, args)
 
 
-def estimate(n: int, dim: int, args: Any, code_bytes: float) -> _cost.Estimate:
-    """Return the cost of codes of this size, held by Lance's cache with a row id of 8 bytes each."""
+def estimate(n: int, dim: int, args: Any, code_bytes: float, build_us: float) -> _cost.Estimate:
+    """Return the cost of codes of this size, held by Lance's cache with a row id of 8 bytes each;
+    `build_us` is the time to build for each value of the matrix."""
     width, parts = width_of(dim), parts_of(n, args.parts)
     held = math.ceil(n * (code_bytes + 8)) + parts * width * 4
     read = n * min(args.probes, parts) / parts * code_bytes / 2e6
     peak = 3 * held + min(n, parts * ROWS_A_PART) * width * 4 + 4 * _cost.block_bytes(n, width)
-    return _cost.Estimate(held, peak, n * width * 1e-6, PLANNING_MS + read + _cost.refine_ms(args.shortlist, dim))
+    return _cost.Estimate(
+        held, peak, n * width * build_us * 1e-6, PLANNING_MS + read + _cost.refine_ms(args.shortlist, dim)
+    )
 
 
 def tunable(n: int, args: Any) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""`faiss_ivf_flat` on a GPU: its k-means, its filling and its queries run there. Without a GPU it is read, not built."""
+"""`faiss_ivf_flat` on a GPU: k-means, filling and queries run there. Without a GPU it is read, not built."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ def build(matrix: FloatMatrix, folder: Path, args: Args) -> None:
 
 
 def load(folder: Path, matrix: FloatMatrix, args: Args) -> _gpu.Searcher:
-    """Read the lists, and copy them to the GPU where there is one. Raises `Damaged` where they are of another matrix."""
+    """Read the lists, and copy them to a GPU where there is one. Raises `Damaged` where they are of another matrix."""
     index = _faiss.read(folder / FILES[0], matrix)
     return _gpu.Searcher(index, None if _gpu.missing() else _gpu.to_gpu(index), matrix, args)

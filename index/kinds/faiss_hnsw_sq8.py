@@ -43,9 +43,7 @@ def tunable(n: int, args: Args) -> dict[str, tuple[int, ...]]:
 def build(matrix: FloatMatrix, folder: Path, args: Args) -> None:
     """Find each dimension's range on a sample, build the graph and write it."""
     faiss = _faiss.library()
-    graph = faiss.IndexHNSWSQ(
-        matrix.shape[1], faiss.ScalarQuantizer.QT_8bit, args.links, faiss.METRIC_INNER_PRODUCT
-    )
+    graph = faiss.IndexHNSWSQ(matrix.shape[1], faiss.ScalarQuantizer.QT_8bit, args.links, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction = args.ef_construction
     graph.train(_faiss.spread(matrix, TRAIN_ROWS))
     _faiss.add_and_write(graph, matrix, folder / FILES[0])

@@ -18,7 +18,7 @@ FILES = (_lance.FILE,)
 
 @dataclass(frozen=True)
 class Args:
-    """`parts`: inverted lists; 0 is the root of the rows. `probes`: lists that a query reads. `shortlist`: rows scored."""
+    """`parts`: inverted lists, 0: the root of the rows. `probes`: lists a query reads. `shortlist`: rows scored."""
 
     parts: int = 0
     probes: int = 20
@@ -28,7 +28,7 @@ class Args:
 def estimate(n: int, dim: int, args: Args) -> _cost.Estimate:
     """Return the cost; a query's is mostly Lance's planning."""
     width = _lance.width_of(dim)
-    return _lance.estimate(n, dim, args, width // 8)
+    return _lance.estimate(n, dim, args, code_bytes=width // 8, build_us=14)
 
 
 def tunable(n: int, args: Args) -> dict[str, tuple[int, ...]]:
