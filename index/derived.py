@@ -209,8 +209,8 @@ def load(collection: Collection, space: Space) -> Loaded | None:
 
 
 def _open(folder: Path, space: Space) -> Loaded:
-    manifest = files.read_json(folder / "manifest.json")
     try:
+        manifest = files.read_json(folder / "manifest.json")
         found = Space.from_json(manifest["space"])
         if found.fingerprint != space.fingerprint:
             space.require(found, what="the index")
