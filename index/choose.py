@@ -230,7 +230,7 @@ def _facts(
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "recall_at_10": won.recall, "p50_ms": won.p50_ms, "probes": len(judging.rows), "seed": seed,
-        "wanted": asdict(targets), "bytes": won.cost.bytes,
+        "wanted": asdict(targets), "bytes": won.cost.bytes, "build_seconds": won.seconds,
     }  # fmt: skip
     if not won.kind.EXACT:
         engine = won.kind.load(folder, matrix, won.args)

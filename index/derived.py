@@ -114,7 +114,7 @@ def _typed(name: str, value: Any, wanted: type[Any]) -> Any:
             raise ValueError
     except (TypeError, ValueError):
         raise UsageError(
-            f"{name} is a {wanted.__name__} of at least 0, not {value!r}", where="index arguments"
+            f"{name} takes {wanted.__name__} values of at least 0, not {value!r}", where="index arguments"
         ) from None
     return typed
 

@@ -123,7 +123,7 @@ def test_budgets_choose_and_refuse(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match=r"(?s)'link'.*did you mean links"):
         build.build(collection, SPACE, kind="faiss_hnsw", args={"link": 3})
     for wrong in ("many", "-3", 2.5, True, None):
-        with pytest.raises(UsageError, match="links is a int of at least 0, not"):
+        with pytest.raises(UsageError, match="links takes int values of at least 0, not"):
             build.build(collection, SPACE, kind="faiss_hnsw", args={"links": wrong})
     with pytest.raises(UsageError, match="arguments are for one kind"):
         build.build(collection, SPACE, args={"links": 3})
