@@ -84,7 +84,15 @@ def build(
             targets = choose.Targets(recall, memory, latency_ms)
             found = choose.choose(matrix, folder, kind, args or {}, targets, seed=seed, where=collection.name, say=say)
             won = found.won
-            derived.seal(folder, kind=won.name, args=won.args, space=space, rows=len(matrix), measured=found.measured)
+            derived.seal(
+                folder,
+                kind=won.name,
+                args=won.args,
+                space=space,
+                rows=len(matrix),
+                min_selectivity=found.min_selectivity,
+                measured=found.measured,
+            )
             name = derived.swap_in(collection, space, folder)
             row = won.as_row()
             return Built(

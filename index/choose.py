@@ -68,9 +68,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """The candidate whose files lie in the folder, what its manifest says was measured, and all candidates."""
+    """The candidate whose files lie in the folder, what its manifest is to say of it, and all candidates."""
 
     won: Candidate
+    min_selectivity: float
     measured: dict[str, Any]
     considered: list[Candidate]
 
@@ -106,7 +107,11 @@ def choose(
         raise _refusal(found, matrix, targets, where)
     won.chosen = True
     _settle(folder, won, found)
-    return Choice(won, _facts(folder, won, matrix, judging, targets, seed), found)
+    least = 0.0
+    if not won.kind.EXACT:
+        engine = won.kind.load(folder, matrix, won.args)
+        least = measure.min_selectivity(engine, judging, targets.recall, seed)
+    return Choice(won, least, _facts(won, judging, targets, seed), found)
 
 
 def candidates(n: int, dim: int, kind: str, values: Mapping[str, Any], targets: Targets) -> list[Candidate]:
@@ -225,17 +230,11 @@ def _settle(folder: Path, won: Candidate, considered: list[Candidate]) -> None:
         shutil.rmtree(folder / candidate.name, ignore_errors=True)
 
 
-def _facts(
-    folder: Path, won: Candidate, matrix: FloatMatrix, judging: measure.HeldOut, targets: Targets, seed: int
-) -> dict[str, Any]:
-    facts: dict[str, Any] = {
+def _facts(won: Candidate, judging: measure.HeldOut, targets: Targets, seed: int) -> dict[str, Any]:
+    return {
         "recall_at_10": won.recall, "p50_ms": won.p50_ms, "probes": len(judging.rows), "seed": seed,
         "wanted": asdict(targets), "bytes": won.cost.bytes, "build_seconds": won.seconds,
     }  # fmt: skip
-    if not won.kind.EXACT:
-        engine = won.kind.load(folder, matrix, won.args)
-        facts["min_selectivity"] = measure.min_selectivity(engine, judging, targets.recall, seed)
-    return facts
 
 
 def _refusal(considered: list[Candidate], matrix: FloatMatrix, targets: Targets, where: str) -> Refused:

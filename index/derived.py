@@ -81,11 +81,6 @@ class Loaded:
     keys: Keys
     manifest: Mapping[str, Any]
 
-    @property
-    def min_selectivity(self) -> float:
-        """The share of allowed rows under which a scan of them is better: as measured by the build, else the kind's."""
-        return float(self.manifest["measured"].get("min_selectivity", self.kind.MIN_SELECTIVITY))
-
 
 def kind_of(name: str) -> IndexKind:
     """Return a kind by name. Raises `UnknownName` with the nearest ones."""
@@ -151,15 +146,21 @@ def manifest_of(collection: Collection, space: Space) -> dict[str, Any] | None:
         return None
 
 
-def seal(folder: Path, *, kind: str, args: Any, space: Space, rows: int, measured: Mapping[str, Any]) -> None:
-    """Sync a build's files and write its manifest, with their checksums, last."""
+def seal(
+    folder: Path, *, kind: str, args: Any, space: Space, rows: int, min_selectivity: float, measured: Mapping[str, Any]
+) -> None:
+    """Sync a build's files and write its manifest, with their checksums, last.
+
+    Args:
+        min_selectivity: the share of allowed rows under which a scan of them is better, as measured.
+    """
     names = _files(folder)
     for name in names:
         files.sync_file(folder / name)
     facts = {name: {"sha256": files.sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
     record = {
-        "kind": kind, "args": asdict(args), "space": space.as_json(), "rows": rows, "measured": dict(measured),
-        "files": facts,
+        "kind": kind, "args": asdict(args), "space": space.as_json(), "rows": rows,
+        "min_selectivity": min_selectivity, "measured": dict(measured), "files": facts,
     }  # fmt: skip
     files.write_json(folder / "manifest.json", record)
 

@@ -96,7 +96,7 @@ def text(collection: str, built: Mapping[str, Any]) -> str:
 def _table(considered: Sequence[Mapping[str, Any]]) -> list[str]:
     if not considered:
         return []
-    rows = [("  considered", "rows", "memory", "recall@10", "p50 ms", "build s", "why not")]
+    rows: list[tuple[str, ...]] = [("  considered", "rows", "memory", "recall@10", "p50 ms", "build s", "why not")]
     for row in considered:
         measured = (_number(row[name], places) for name, places in MEASURED)
         verdict = "taken" if row["chosen"] else str(row["why_not"])

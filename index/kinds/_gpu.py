@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from threading import Lock
 from typing import Any
 
@@ -13,6 +14,7 @@ from embedder.records import FloatMatrix
 from index.kinds import _faiss
 
 MOST = 2048
+_scratch = Lock()
 
 
 def missing() -> str | None:
@@ -30,13 +32,15 @@ def require() -> None:
         raise Refused(why, hint="take the kind of the same name without gpu")
 
 
+@cache
+def _resources() -> Any:
+    # one for the process: each takes a gigabyte of scratch memory, and must outlive its indexes
+    return _faiss.library().StandardGpuResources()
+
+
 def to_gpu(index: Any) -> Any:
-    """Return a copy of an index on the first GPU. The resources live as long as the copy does."""
-    faiss = _faiss.library()
-    resources = faiss.StandardGpuResources()
-    copy = faiss.index_cpu_to_gpu(resources, 0, index)
-    copy.resources_kept = resources
-    return copy
+    """Return a copy of an index on the first GPU."""
+    return _faiss.library().index_cpu_to_gpu(_resources(), 0, index)
 
 
 def to_cpu(index: Any) -> Any:
@@ -45,21 +49,21 @@ def to_cpu(index: Any) -> Any:
 
 
 class Searcher(_faiss.Searcher):
-    """The same lists twice: queries go to the GPU, one batch at a time, as its scratch memory is shared.
+    """The same lists twice: queries go to the GPU one batch at a time, as its scratch memory is shared.
 
     What a GPU cannot do goes to the copy for the processor: selectors, and more than 2,048 rows or lists.
     """
 
     def __init__(self, index: Any, copy: Any | None, matrix: FloatMatrix, args: Any) -> None:
         super().__init__(index, matrix, args, _faiss.probing)
-        self.copy, self._lock = copy, Lock()
+        self.copy = copy
 
     def _shortlist(
         self, queries: FloatMatrix, reach: int, allowed: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.int64], FloatMatrix]:
         if self.copy is None or allowed is not None or max(reach, self.args.probes) > MOST:
             return super()._shortlist(queries, reach, allowed)
-        with self._lock:
+        with _scratch:
             self.copy.nprobe = self.args.probes
             scores, positions = self.copy.search(queries, max(1, min(reach, len(self.matrix))))
         return positions, scores

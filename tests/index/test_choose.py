@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from embedder.errors import Refused
-from index import choose, measure, memory
+from index import build, choose, derived, measure, memory
 from index.choose import Targets
 from index.kinds.flat import Flat
+from tests.index.tools import filled
 
 
 def rows(n: int, dim: int = 16, seed: int = 0) -> np.ndarray:
@@ -150,3 +151,16 @@ def test_free_memory_is_the_machine_s_or_the_group_s(tmp_path: Path) -> None:
     (group / "memory.stat").write_text("anon 5\nactive_file 20000\ninactive_file 30000\n")
     assert memory.available(meminfo, group) == 150_000
     assert memory.available() is not None
+
+
+def test_a_manifest_has_what_was_measured(tmp_path: Path) -> None:
+    collection = filled(tmp_path, 300)
+    space = collection.space()
+    for kind in ("flat", "faiss_hnsw"):
+        built = build.build(collection, space, kind=kind, recall=0.9, seed=4)
+        manifest = derived.manifest_of(collection, space)
+        assert manifest is not None
+        assert manifest["min_selectivity"] in {0.0} if kind == "flat" else {*measure.SHARES, 1.0}
+        assert manifest["measured"]["recall_at_10"] == built.recall_at_10
+        assert (manifest["measured"]["seed"], manifest["measured"]["wanted"]["recall"]) == (4, 0.9)
+        assert manifest["args"] == built.args
