@@ -109,9 +109,7 @@ def lance_pq(work: Path, rows: FloatMatrix) -> Peer:
     table, probes = lance_table(work, rows, "indexed"), [20]
     started = time.perf_counter()
     parts = max(1, min(len(rows) // 256, 256))
-    table.create_index(
-        "vector", config=IvfPq(distance_type="dot", num_partitions=parts, num_sub_vectors=max(1, rows.shape[1] // 8))
-    )
+    table.create_index("vector", config=IvfPq(distance_type="dot", num_partitions=parts))
     seconds = time.perf_counter() - started
 
     def choose(value: int) -> None:
