@@ -212,7 +212,7 @@ for name in sys.argv[1:]:
         kind.build(matrix[:1000], Path(folder), kind.Args())
         before = held("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")
-        kind.build(matrix, Path(folder), kind.Args())
+        kind.build(matrix, Path(folder), kind.Args(ef_construction=8) if "hnsw" in name else kind.Args())
         peaks[name] = held("VmHWM") - before
 print(json.dumps(peaks))
 """
