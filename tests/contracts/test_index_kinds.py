@@ -198,7 +198,7 @@ def test_flat_on_a_device_answers_as_flat(tmp_path: Path) -> None:
 
 
 PEAKS = """
-import importlib, json, re, sys, tempfile
+import ctypes, importlib, json, re, sys, tempfile
 from pathlib import Path
 import numpy as np
 
@@ -210,6 +210,7 @@ for name in sys.argv[1:]:
     kind = importlib.import_module(f"index.kinds.{name}")
     with tempfile.TemporaryDirectory() as folder:
         kind.build(matrix[:1000], Path(folder), kind.Args())
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
         before = held("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")
         kind.build(matrix, Path(folder), kind.Args(ef_construction=8) if "hnsw" in name else kind.Args())
@@ -224,7 +225,10 @@ def test_a_build_fits_the_memory_that_was_estimated() -> None:
     done = subprocess.run([sys.executable, "-c", PEAKS, *names], env=env, capture_output=True, text=True, check=True)
     for name, peak in json.loads(done.stdout).items():
         kind = derived.kind_of(name)
-        assert peak <= 1.2 * kind.estimate(20_000, 64, kind.Args()).build_bytes + (8 << 20), name
+        cost = kind.estimate(20_000, 64, kind.Args())
+        assert peak <= cost.build_bytes, name
+        # what is held is most of the peak where it is large: that shows that the peak was measured
+        assert peak >= 0.8 * cost.bytes or cost.bytes < 4 << 20, name
 
 
 @settings(max_examples=60, deadline=None)
