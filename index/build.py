@@ -80,27 +80,34 @@ def build(
         folder = home / f".tmp-{time.strftime('%Y%m%dt%H%M%S')}-{time.monotonic_ns() % 10**9:09d}"
         folder.mkdir(parents=True)
         try:
-            matrix, damaged = _write_matrix(collection, space, folder)
             targets = choose.Targets(recall, memory, latency_ms)
-            found = choose.choose(matrix, folder, kind, args or {}, targets, seed=seed, where=collection.name, say=say)
-            won = found.won
-            derived.seal(
-                folder,
-                kind=won.name,
-                args=won.args,
-                space=space,
-                rows=len(matrix),
-                min_selectivity=found.min_selectivity,
-                measured=found.measured,
-            )
-            name = derived.swap_in(collection, space, folder)
-            row = won.as_row()
-            return Built(
-                name, won.name, row["recall_at_10"], row["p50_ms"], row["bytes"], row["build_seconds"], len(matrix),
-                row["args"], [c.as_row() for c in found.considered], damaged,
-            )  # fmt: skip
+            return _chosen(collection, space, folder, kind, args or {}, targets, seed, say)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _chosen(
+    collection: Collection, space: Space, folder: Path, kind: str, args: Mapping[str, Any],
+    targets: choose.Targets, seed: int, say: Callable[[str], None],
+) -> Built:  # fmt: skip
+    matrix, damaged = _write_matrix(collection, space, folder)
+    found = choose.choose(matrix, folder, kind, args, targets, seed=seed, where=collection.name, say=say)
+    won = found.won
+    derived.seal(
+        folder,
+        kind=won.name,
+        args=won.args,
+        space=space,
+        rows=len(matrix),
+        min_selectivity=found.min_selectivity,
+        measured=found.measured,
+    )
+    name = derived.swap_in(collection, space, folder)
+    row = won.as_row()
+    return Built(
+        name, won.name, row["recall_at_10"], row["p50_ms"], row["bytes"], row["build_seconds"], len(matrix),
+        row["args"], [c.as_row() for c in found.considered], damaged,
+    )  # fmt: skip
 
 
 def _write_matrix(collection: Collection, space: Space, folder: Path) -> tuple[FloatMatrix, list[str]]:
