@@ -77,6 +77,22 @@ class Store:
         """Return every collection with its items, Spaces and heads."""
         return [Record(row) for row in self._service.ls()["collections"]]
 
+    def backup(self, dest: str | os.PathLike[str], *, collections: Sequence[str] = ()) -> Record:
+        """Back collections (none: all) up into a new folder, with checksums and root hashes."""
+        return Record(self._service.backup(list(collections), os.fspath(dest)))
+
+    def check_backup(self, source: str | os.PathLike[str]) -> Record:
+        """Compare every file of a backup with its checksum. Raises `Damaged`, which names the first that differs."""
+        return Record(self._service.check_backup(os.fspath(source)))
+
+    def restore(self, collection: str, source: str | os.PathLike[str], *, name: str | None = None) -> Record:
+        """Put a collection of a backup into this store, under its own name or another."""
+        return Record(self._service.restore_backup(collection, os.fspath(source), into=name))
+
+    def doctor(self, *, mend: bool = False) -> Record:
+        """Check the installation, the machine and the store; with `mend` put right what can be."""
+        return Record(self._service.doctor(mend=mend))
+
     def close(self) -> None:
         """End the worker processes; this also happens when the store is no longer used."""
         self._end()
@@ -211,6 +227,38 @@ class Collection:
     def label(self, id: str, *, by: str = "python", **values: Any) -> None:
         """Set columns of one item by hand; no re-run reverts them."""
         self._service.label(self.name, id, values, by=by)
+
+    def aliases(self) -> dict[str, str]:
+        """Return the Space behind each alias, by its fingerprint."""
+        return dict(self._service.alias(self.name)["aliases"])
+
+    def alias(self, name: str, space: str) -> Record:
+        """Make a name mean a Space, in one step; `default` is the one that is used when none is named."""
+        return Record(self._service.alias(self.name, name, space))
+
+    def drop_alias(self, name: str) -> None:
+        """Forget an alias."""
+        self._service.alias(self.name, name, delete=True)
+
+    def tags(self) -> list[Record]:
+        """Return the tags, oldest first."""
+        return [Record(tag) for tag in self._service.tag(self.name)["tags"]]
+
+    def tag(self, name: str) -> Record:
+        """Name the collection as it is now."""
+        return Record(self._service.tag(self.name, name)["tag"])
+
+    def drop_tag(self, name: str) -> None:
+        """Forget a tag."""
+        self._service.tag(self.name, name, delete=True)
+
+    def restore(self, tag: str | None = None, *, version: int | None = None) -> Record:
+        """Make the collection what it was; `undo` of the result is the tag that leads back."""
+        return Record(self._service.restore(self.name, tag, version=version))
+
+    def vacuum(self, *, purge: bool = False, keep_s: float | None = None) -> Record:
+        """Sweep, compact and clean; with `purge` erase what was deleted from every file."""
+        return Record(self._service.vacuum(self.name, purge=purge, keep_s=keep_s))
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r})"

@@ -19,6 +19,7 @@ from embedder.records import FloatMatrix, Keys
 from index import schema
 from index.derived import Engine
 from index.kinds.flat import Flat
+from index.readers import reading
 from index.view import Moment, View, member, unit
 
 MAX_K = 10_000
@@ -76,11 +77,12 @@ def search(
     queries = check_queries(queries, view.space.dim)
     if not 1 <= k <= MAX_K:
         raise UsageError(f"k is 1 to {MAX_K}, not {k}")
-    moment = view.now()
-    wanted = view.matching(where)
-    plan = _plan(moment, wanted, exact=exact)
-    found = _nearest(plan, queries, k + len(without))
-    rows = view.rows_of(sorted({int(key) for keys, _ in found for key in keys}), moment.live)
+    with reading(view.collection):
+        moment = view.now()
+        wanted = view.matching(where)
+        plan = _plan(moment, wanted, exact=exact)
+        found = _nearest(plan, queries, k + len(without))
+        rows = view.rows_of(sorted({int(key) for keys, _ in found for key in keys}), moment.live)
     took = (time.perf_counter() - started) * 1000
     return [_answer(moment, plan, keys, scores, rows, k, set(without), took) for keys, scores in found]
 

@@ -8,6 +8,7 @@ from typing import Any
 from api.acts.held import Held
 from api.shapes import Query, answer_json, one_of, with_columns
 from index import build
+from index.readers import reading
 from index.search import search
 
 
@@ -40,7 +41,11 @@ class Searching(Held):
         collection = self.collection(name)
         view = self.view(collection, collection.space(space))
         without = (str(value),) if kind == "id" else ()
-        found = view.vector_of(*without) if without else self.query_vector(collection, view.space, kind, value)
+        if without:
+            with reading(collection):
+                found = view.vector_of(*without)
+        else:
+            found = self.query_vector(collection, view.space, kind, value)
         answer = search(view, found, k=k, where=where, exact=exact, without=without)[0]
         return with_columns(answer_json(collection, view.space, answer), columns, collection.items.schema.names)
 
@@ -48,7 +53,8 @@ class Searching(Held):
         """Open a collection and read what a query in its default Space reads, so that the first one does not wait."""
         collection = self.collection(name)
         if collection.spaces():
-            self.view(collection, collection.space()).now()
+            with reading(collection):
+                self.view(collection, collection.space()).now()
 
     def index(self, name: str, *, space: str | None = None, **targets: Any) -> dict[str, Any]:
         """Build an index: `index kind recall_at_10 p50_ms bytes build_seconds considered`; targets as `index.build`."""
