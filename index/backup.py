@@ -170,20 +170,28 @@ def _fill(moment: Collection, target: Collection, name: str, live: Live | None) 
     table = target.table(name)
     # columns that were added later stand behind our own in both, but perhaps not in the same order
     ordered = table.schema
-    count = 0
+    damage: list[Damaged] = []
+    try:
+        table.add(pa.RecordBatchReader.from_batches(ordered, _sound_batches(source, ordered, name, live, damage)))
+    except RuntimeError:
+        # what the batches raise comes back from Lance as an error of its own
+        if damage:
+            raise damage[0] from None
+        raise
+    return int(table.count_rows())
 
-    def batches() -> Iterator[Any]:
-        nonlocal count
-        for batch in source.search().to_batches(ROWS):
-            rows = pa.Table.from_batches([batch])
-            if live is not None:
-                rows = rows.filter(pa.array(live.holds(rows["key"].to_numpy().astype(np.int64))))
+
+def _sound_batches(source: Any, ordered: Any, name: str, live: Live | None, damage: list[Damaged]) -> Iterator[Any]:
+    for batch in source.search().to_batches(ROWS):
+        rows = pa.Table.from_batches([batch])
+        if live is not None:
+            rows = rows.filter(pa.array(live.holds(rows["key"].to_numpy().astype(np.int64))))
+        try:
             _require_sound(rows, name)
-            count += rows.num_rows
-            yield from pa.table([rows[field.name] for field in ordered], schema=ordered).to_batches()
-
-    table.add(pa.RecordBatchReader.from_batches(ordered, batches()))
-    return count
+        except Damaged as error:
+            damage.append(error)
+            raise
+        yield from pa.table([rows[field.name] for field in ordered], schema=ordered).to_batches()
 
 
 def _require_sound(rows: Any, name: str) -> None:

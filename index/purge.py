@@ -78,14 +78,12 @@ def _refuse_tags(collection: Collection) -> None:
     live = Live.read(collection)
     keeping = [tag.name for tag in tags.listed(collection) if _keeps(tags.opened(collection, tag.name), now, live)]
     if keeping:
-        first, *rest = keeping
+        more = ", and so on" if len(keeping) > 1 else ""
         raise Refused(
             f"nothing was purged: {'tag' if len(keeping) == 1 else 'tags'} {', '.join(keeping)} would keep rows that "
             "were deleted or changed",
             where=f"collection {collection.name}",
-            hint=f"permafrost tag {collection.name} {first} --delete"
-            + (", and so on" if rest else "")
-            + ", then purge again",
+            hint=f"permafrost tag {collection.name} {keeping[0]} --delete{more}, then purge again",
         )
     for name in collection.tables():
         if found := collection.table(name).tags.list():
@@ -98,6 +96,10 @@ def _refuse_tags(collection: Collection) -> None:
 def _keeps(copy: Collection, now: set[tuple[int, int]], live: Live) -> bool:
     rows = scan(copy.items, ["key", "row_crc"])
     if not set(zip(rows["key"].to_pylist(), rows["row_crc"].to_pylist(), strict=True)) <= now:
+        return True
+    # an item that was deleted before the tag was made may have left its edits in it
+    here = set(scan(copy.items, ["id"])["id"].to_pylist())
+    if not set(scan(copy.table(schema.EDITS), ["id"])["id"].to_pylist()) <= here:
         return True
     tables = [name for name in copy.tables() if name.startswith(schema.VECTORS)]
     return any(len(vacuum.dead_keys(copy, name, live)) for name in tables)

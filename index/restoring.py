@@ -1,7 +1,7 @@
 """Back to a tag or to an earlier version: new versions with the old contents, so that nothing is lost.
 
 Items and edits become what they were, each in one commit. Vectors that were swept since are added again; none is
-removed, for a vector is alive exactly while `items` holds its key. Keys are never used again: the counter stays where it
+removed, for a vector is alive exactly while `items` holds its key. Keys are never used again: the counter stays as it
 is, and so do aliases. The state before is tagged, so that a restore can itself be undone. A killed restore leaves a
 note, and the next one, a vacuum or the doctor finishes it.
 """

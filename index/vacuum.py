@@ -11,7 +11,9 @@ import os
 import re
 import shutil
 import time
+import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -22,11 +24,11 @@ from lancedb import col
 from numpy.typing import NDArray
 
 from embedder.errors import UsageError
-from index import derived, files, restoring, schema, tags
+from index import derived, files, readers, restoring, schema, tags
 from index.store import Collection, scan
 from index.view import Live
 
-KEEP_S = 3600.0
+KEEP_S, SAFE_S = 3600.0, 300.0
 KEYS_AT_ONCE = 10_000
 FRAGMENTS = 64
 BUILD_NAME = re.compile(r"\d{8}t\d{6}-\d+")
@@ -54,9 +56,10 @@ def vacuum(collection: Collection, *, keep_s: float = KEEP_S) -> Swept:
     """Sweep, compact and clean a collection; runs, searches and labels go on.
 
     Args:
-        keep_s: how old a version must be to go, in seconds; under an hour a slow reader of the old version may fail.
+        keep_s: how old a version must be to go, in seconds; under five minutes it waits for readers to end.
 
     Raises:
+        Locked: with so small a `keep_s`, a query did not end in time.
         UsageError: `keep_s` is negative.
     """
     if keep_s < 0:
@@ -65,7 +68,8 @@ def vacuum(collection: Collection, *, keep_s: float = KEEP_S) -> Swept:
     for space in collection.spaces().values():
         done.swept += sweep(collection, schema.VECTORS + space.fingerprint)
     for name in collection.tables():
-        with files.lock(collection.lock_path("commit")):
+        quiet = readers.drained(collection) if keep_s < SAFE_S else nullcontext()
+        with files.lock(collection.lock_path("commit")), quiet:
             table = collection.table(name)
             if not tidy(table, keep_s):
                 done.kept_by_lance_tags.append(name)
@@ -111,9 +115,9 @@ def tidy(table: Any, keep_s: float) -> bool:
     """
     files.checkpoint("optimize")
     try:
-        if keep_s == 0:
-            tags.drop_history(table)
-        else:
+        with warnings.catch_warnings():
+            # of readers of older versions, which are kept out where so little is kept
+            warnings.simplefilter("ignore", UserWarning)
             table.optimize(cleanup_older_than=timedelta(seconds=keep_s))
     except RuntimeError as error:
         if "tagged version" not in str(error):
