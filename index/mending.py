@@ -44,7 +44,7 @@ def faults(store: Store) -> Iterator[Fault]:
             )
         elif (folder / f"{schema.ITEMS}.lance").exists():
             yield Fault("collection.json is lost", folder.name, partial(_make_settings, folder))
-    left = [p for p in store.path.glob(".tmp-*") if vacuum.ended(p.name)]
+    left = [p for p in store.path.glob(".tmp-*") if vacuum.ended(p)]
     if left:
         yield Fault("a backup or restore was killed", ".tmp-*", lambda: vacuum.remove_all(left), harmless=True)
 

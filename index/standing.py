@@ -43,10 +43,11 @@ def locks(collection: Collection) -> list[dict[str, Any]]:
 
 def stale(collection: Collection, space: Space, live: Live) -> int:
     """Return how many items have in this Space only a vector of what they were before."""
-    rows = scan(collection.vectors(space), ["key", "id"])
-    alive = live.holds(rows["key"].to_numpy().astype(np.int64))
-    if alive.all():
+    table = collection.vectors(space)
+    if live.holds(scan(table, ["key"])["key"].to_numpy().astype(np.int64)).all():
         return 0
+    rows = scan(table, ["key", "id"])
+    alive = live.holds(rows["key"].to_numpy().astype(np.int64))
     dead = pc.unique(rows.filter(pa.array(~alive))["id"])
     now = rows.filter(pa.array(alive))["id"]
     lacking = dead.filter(pc.invert(pc.is_in(dead, value_set=now.combine_chunks())))

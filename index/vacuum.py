@@ -28,7 +28,7 @@ from index import derived, files, readers, restoring, schema, tags
 from index.store import Collection, scan
 from index.view import Live
 
-KEEP_S, SAFE_S = 3600.0, 300.0
+KEEP_S, SAFE_S, DAY_S = 3600.0, 300.0, 86_400.0
 KEYS_AT_ONCE = 10_000
 FRAGMENTS = 64
 BUILD_NAME = re.compile(r"\d{8}t\d{6}-\d+")
@@ -136,9 +136,9 @@ def leftovers(collection: Collection) -> list[Path]:
 
     A file or folder whose writer is alive is not among them.
     """
-    found = [p for p in collection.path.glob(f"{tags.HOME}/{tags.ASIDE}*") if ended(p.name)]
+    found = [p for p in collection.path.glob(f"{tags.HOME}/{tags.ASIDE}*") if ended(p)]
     for pattern in (".tmp-*", "runs/*/.tmp-*", "heads/*/*/.tmp-*", "locks/.tmp-*", "indexes/*/.tmp-*"):
-        found += [p for p in collection.path.glob(pattern) if p.is_file() and ended(p.name)]
+        found += [p for p in collection.path.glob(pattern) if p.is_file() and ended(p)]
     found += [p for p in collection.path.glob("heads/*/.tmp-*") if p.is_dir() and not _locked(collection, p)]
     return found + half_made(collection)
 
@@ -208,10 +208,10 @@ def _aside_of_lance(collection: Collection, name: str, keep_s: float) -> list[Pa
     return [p for p in found if p.exists() and time.time() - p.stat().st_mtime >= keep_s]
 
 
-def ended(name: str) -> bool:
-    """Say whether the process that named a file aside after itself has ended."""
-    said = re.match(r"\.tmp-(\d+)-", name)
-    if said is None:
+def ended(path: Path) -> bool:
+    """Say whether the process that named a file aside has ended; after a day its number may be another one's."""
+    said = re.match(r"\.tmp-(\d+)-", path.name)
+    if said is None or time.time() - path.stat().st_mtime > DAY_S:
         return True
     try:
         os.kill(int(said[1]), 0)

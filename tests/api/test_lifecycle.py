@@ -134,7 +134,7 @@ def test_the_python_door(store: Path, tmp_path: Path) -> None:
     notes.delete(ids=["n1"])
     assert notes.vacuum().swept == 1
     done = notes.restore("good")
-    assert (done.items, done.changed, done.vectors) == (NOTES, 1, 1)
+    assert (done["items"], done.changed, done.vectors) == (NOTES, 1, 1)
     assert [tag.name for tag in notes.tags()] == ["good", done.undo]
     notes.restore(version=done.before)
     notes.drop_tag("good")

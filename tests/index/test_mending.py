@@ -146,7 +146,7 @@ def test_who_holds_a_lock_is_named_and_a_dead_holder_holds_nothing(tmp_path: Pat
     assert (lock["lock"], lock["what"], lock["pid"]) == (SPACE.fingerprint, "a run", holder.pid)
     assert found(tmp_path) == []
     holder.kill()
-    holder.wait()
+    holder.communicate()
     assert locks(collection) == []
     assert ["ended" in fault.what for fault in found(tmp_path)] == [True]
     mend(tmp_path)
