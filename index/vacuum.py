@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,12 @@ class Swept:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return {**asdict(self), "freed": self.bytes_before - self.bytes_after}
+        return {
+            "swept": self.swept, "leftovers": self.leftovers, "builds": self.builds, "fragments": self.fragments,
+            "bytes_before": self.bytes_before, "bytes_after": self.bytes_after,
+            "freed": self.bytes_before - self.bytes_after, "finished_restore": self.finished_restore,
+            "kept_by_lance_tags": self.kept_by_lance_tags,
+        }  # fmt: skip
 
 
 def vacuum(collection: Collection, *, keep_s: float = KEEP_S) -> Swept:
