@@ -234,7 +234,7 @@ class Life(RuleBasedStateMachine):
 
 
 Life.TestCase.settings = settings(
-    max_examples=15, stateful_step_count=15, deadline=None, derandomize=True,
+    max_examples=5, stateful_step_count=15, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )  # fmt: skip
 TestLife = Life.TestCase
