@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from api import show
 from api.acts.moving import Declared
+from api.living import Living, Record
 from api.service import Service
 from api.settings import read_settings
 from api.shapes import Query, input_of
@@ -50,16 +51,6 @@ def open_store(
     if uri.startswith(("http://", "https://")):
         raise UsageError(f"{uri} is a service", hint="stores over HTTP are not supported yet; open the folder itself")
     return Store(Service(read_settings(store=uri, device=device, runtime=runtime, workers=workers)))
-
-
-class Record(dict[str, Any]):
-    """A result as a dictionary whose keys can be read as attributes too."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(f"{name!r} is not among {', '.join(self)}") from None
 
 
 class Store:
@@ -109,7 +100,7 @@ class Features(NamedTuple):
     ids: NDArray[Any]
 
 
-class Collection:
+class Collection(Living):
     """Named items with ids, metadata, vectors and heads."""
 
     def __init__(self, store: Store, name: str) -> None:
@@ -227,38 +218,6 @@ class Collection:
     def label(self, id: str, *, by: str = "python", **values: Any) -> None:
         """Set columns of one item by hand; no re-run reverts them."""
         self._service.label(self.name, id, values, by=by)
-
-    def aliases(self) -> dict[str, str]:
-        """Return the Space behind each alias, by its fingerprint."""
-        return dict(self._service.alias(self.name)["aliases"])
-
-    def alias(self, name: str, space: str) -> Record:
-        """Make a name mean a Space, in one step; `default` is the one that is used when none is named."""
-        return Record(self._service.alias(self.name, name, space))
-
-    def drop_alias(self, name: str) -> None:
-        """Forget an alias."""
-        self._service.alias(self.name, name, delete=True)
-
-    def tags(self) -> list[Record]:
-        """Return the tags, oldest first."""
-        return [Record(tag) for tag in self._service.tag(self.name)["tags"]]
-
-    def tag(self, name: str) -> Record:
-        """Name the collection as it is now."""
-        return Record(self._service.tag(self.name, name)["tag"])
-
-    def drop_tag(self, name: str) -> None:
-        """Forget a tag."""
-        self._service.tag(self.name, name, delete=True)
-
-    def restore(self, tag: str | None = None, *, version: int | None = None) -> Record:
-        """Make the collection what it was; `undo` of the result is the tag that leads back."""
-        return Record(self._service.restore(self.name, tag, version=version))
-
-    def vacuum(self, *, purge: bool = False, keep_s: float | None = None) -> Record:
-        """Sweep, compact and clean; with `purge` erase what was deleted from every file."""
-        return Record(self._service.vacuum(self.name, purge=purge, keep_s=keep_s))
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r})"
