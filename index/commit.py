@@ -6,12 +6,12 @@ stops between its two commits leaves an item without a vector, which the next ru
 
 from __future__ import annotations
 
-import hashlib
 import json
 import mimetypes
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,121 +20,15 @@ from lancedb import col, lit
 from numpy.typing import NDArray
 
 from embedder.errors import Damaged, PermafrostError, UnknownName, UsageError
-from embedder.records import Decoded, FloatMatrix, Item
+from embedder.records import Decoded, FloatMatrix, Item, Keys
 from embedder.space import Space
 from index import files, schema
-from index.readers import reading
-from index.store import Collection, scan
+from index.edits import Edits
+from index.known import Known, Picture, digest_of, packed
+from index.store import Collection
 
 KEY_GAP = 16
-BEHIND = -1
 OPTIMIZE_AFTER = 20
-
-
-@dataclass
-class Stored:
-    """What `items` holds of one id: its key, content hash, and the whole row."""
-
-    key: int
-    content_hash: str
-    row: dict[str, Any]
-
-
-@dataclass
-class Picture:
-    """The items and edits of a collection as a run last saw them; `version` is that of `items`."""
-
-    version: int
-    rows: dict[str, Stored]
-    edits: dict[tuple[str, str], Any]
-
-    def take(self, table: Any) -> None:
-        """Remember the rows of an Arrow table of items."""
-        for row in table.to_pylist():
-            self.rows[row["id"]] = Stored(row["key"], row["content_hash"], row)
-
-
-@dataclass
-class Known:
-    """The embedded keys of one Space, and the picture of all items, which the Spaces of one run share."""
-
-    picture: Picture
-    embedded: set[int]
-
-    @classmethod
-    def read(cls, collection: Collection, space: Space) -> Known:
-        """Read all items and the keys that have a vector in `space`."""
-        return cls.read_all(collection, [space])[0]
-
-    @classmethod
-    def read_all(cls, collection: Collection, spaces: Sequence[Space]) -> list[Known]:
-        """Read all items once, and the keys that have a vector in each Space."""
-        with reading(collection):
-            items = collection.items
-            picture = Picture(items.version, {}, edits(collection))
-            found = [cls(picture, embedded_keys(collection, space)) for space in spaces]
-            picture.take(items.search().to_arrow())
-        return found
-
-    @property
-    def rows(self) -> dict[str, Stored]:
-        """The items by id."""
-        return self.picture.rows
-
-    def refresh(self, collection: Collection, ids: Sequence[str]) -> None:
-        """Look these ids up again where another process has written since."""
-        items = collection.items
-        if items.version != self.picture.version:
-            # somebody else writes here: from now on this picture is behind, so every batch is looked up
-            self.picture.version = BEHIND
-            for name in ids:
-                self.rows.pop(name, None)
-            self.picture.take(items.search().where(col("id").isin(list(ids))).to_arrow())
-
-    def unchanged(self, item: Item) -> bool:
-        """Say, without opening or decoding anything, whether an item is stored and embedded as it is now."""
-        stored = self.rows.get(item.id)
-        if stored is None or stored.key not in self.embedded:
-            return False
-        row = stored.row
-        if item.text is not None:
-            return bool(row["text"] == item.text)
-        if item.data is not None and item.mtime_ns is None:
-            return self.holds(item)
-        same = row["size"] == item.size and row["mtime_ns"] == item.mtime_ns
-        return bool(item.mtime_ns is not None and item.size is not None and same)
-
-    def holds(self, item: Item) -> bool:
-        """Say whether the bytes of an item, where it has some, are those that are stored and embedded."""
-        stored = self.rows.get(item.id)
-        if stored is None or item.data is None or stored.key not in self.embedded:
-            return False
-        return stored.content_hash == hashlib.sha256(item.data).hexdigest()
-
-    def wanted_row(self, item: Item) -> dict[str, Any]:
-        """Return the columns that the source gives for an item, with what a person edited in their place."""
-        columns = {name: self.picture.edits.get((item.id, name), value) for name, value in item.columns.items()}
-        return {**columns, "source": item.source, "group": self.picture.edits.get((item.id, "group"), item.group)}
-
-    def describes(self, item: Item) -> bool:
-        """Say whether the stored metadata already are what the source says."""
-        stored = self.rows[item.id].row
-        return all(stored.get(name) == value for name, value in self.wanted_row(item).items())
-
-
-def embedded_keys(collection: Collection, space: Space) -> set[int]:
-    """Return the keys that have a vector in this Space, dead ones included."""
-    if not collection.has_space(space):
-        return set()
-    return set(scan(collection.vectors(space), ["key"])["key"].to_pylist())
-
-
-def edits(collection: Collection) -> dict[tuple[str, str], Any]:
-    """Return what was set by a person or a head, by (id, column); the latest wins."""
-    rows = sorted(
-        scan(collection.table(schema.EDITS), ["id", "name", "value", "at"]).to_pylist(), key=lambda r: r["at"]
-    )
-    return {(row["id"], row["name"]): json.loads(row["value"]) for row in rows}
 
 
 def reserve_keys(collection: Collection, n: int) -> int:
@@ -171,8 +65,10 @@ def commit(
     batch: Sequence[Decoded],
     array: FloatMatrix,
     counts: Sequence[int] | None = None,
-) -> None:
-    """Store one batch: the next `counts[i]` rows of `array` are the vectors of `batch[i]`; its ids are distinct.
+) -> int:
+    """Store one batch and return how many items are new in this Space; its ids are distinct.
+
+    The next `counts[i]` rows of `array` are the vectors of `batch[i]`.
 
     All parts of an item are added in one commit of Lance, which is whole or not at all: a key that has one vector has
     all of them, and so is embedded.
@@ -183,19 +79,21 @@ def commit(
     sizes = np.ones(len(batch), dtype=np.int64) if counts is None else np.asarray(counts, dtype=np.int64)
     _check_vectors(space, batch, array, sizes)
     with files.lock(collection.lock_path("commit")):
-        known.refresh(collection, [d.item.id for d in batch])
-        keys = _write_items(collection, known, batch)
-        new = np.array([key not in known.embedded for key in keys], dtype=bool)
+        keys = _write_items(collection, known.picture, batch)
+        new = ~known.embedded.holds(keys)
         _write_vectors(collection, space, batch, keys, np.where(new, sizes, 0), array[np.repeat(new, sizes)])
-        known.embedded.update(keys)
+        known.embedded.add(keys)
+    return int(new.sum())
 
 
 def commit_metadata(collection: Collection, known: Known, items: Sequence[Item]) -> None:
     """Store what the source says of items whose content is unchanged; vectors are not touched."""
     with files.lock(collection.lock_path("commit")):
-        known.refresh(collection, [item.id for item in items])
-        rows = [{**known.rows[i.id].row, **_file_facts(i), **known.wanted_row(i)} for i in items if i.id in known.rows]
-        _merge(collection, known, rows)
+        stored = _stored(collection, known.picture, [item.id for item in items])
+        there = [(item, stored[item.id]) for item in items if item.id in stored]
+        rows = [{**row, **_file_facts(item), **_wanted(item, known.picture.edits)} for item, row in there]
+        if rows:
+            _merge(collection, known.picture, schema.item_table(collection.items.schema, rows), new=False)
 
 
 def edit(collection: Collection, id: str, values: Mapping[str, Any], *, by: str) -> None:
@@ -241,48 +139,92 @@ def compact(collection: Collection, space: Space) -> None:
                 table.optimize(cleanup_older_than=timedelta(days=1))
 
 
-def _write_items(collection: Collection, known: Known, batch: Sequence[Decoded]) -> list[int]:
-    fresh = [d for d in batch if (s := known.rows.get(d.item.id)) is None or s.content_hash != d.content_hash]
-    first = reserve_keys(collection, len(fresh))
-    new_keys = {d.item.id: first + i for i, d in enumerate(fresh)}
-    keys, rows = [], []
-    for d in batch:
-        stored = known.rows.get(d.item.id)
-        key = new_keys.get(d.item.id) or (stored.key if stored else 0)
-        row = _item_row(d, key, stored.row if stored else {}, known)
-        keys.append(key)
-        if stored is None or any(stored.row.get(name) != value for name, value in row.items()):
-            rows.append(row)
-    _merge(collection, known, rows)
+def _write_items(collection: Collection, picture: Picture, batch: Sequence[Decoded]) -> Keys:
+    """Write the rows of a batch that are new or changed, and return the keys (n,) of all."""
+    items = [d.item for d in batch]
+    ids = [item.id for item in items]
+    facts = picture.current(collection, ids)
+    rows = facts.find(ids)
+    stored = np.flatnonzero(rows >= 0).tolist()
+    keys = np.zeros(len(batch), dtype=np.int64)
+    keys[stored] = facts.keys[rows[stored]]
+    fresh, settled = np.ones(len(batch), dtype=bool), np.zeros(len(batch), dtype=bool)
+    digests = packed([digest_of(batch[i].content_hash) for i in stored])
+    same = facts.same_content(rows[stored], digests)
+    fresh[stored] = ~same
+    files_same = facts.same_files(rows[stored], [batch[i].size for i in stored], [batch[i].mtime_ns for i in stored])
+    settled[stored] = same & files_same & facts.describe(rows[stored], [items[i] for i in stored], picture.edits)
+    first = reserve_keys(collection, int(fresh.sum()))
+    keys[fresh] = np.arange(first, first + int(fresh.sum()))
+    changed = np.flatnonzero(~settled).tolist()
+    if len(changed):
+        before = _stored(collection, picture, [ids[i] for i in changed if rows[i] >= 0])
+        table = _item_rows(collection.items.schema, [batch[i] for i in changed], keys[changed], before, picture.edits)
+        _merge(collection, picture, table, new=not before)
     return keys
 
 
-def _item_row(d: Decoded, key: int, stored: Mapping[str, Any], known: Known) -> dict[str, Any]:
-    facts = {"size": d.size, "mtime_ns": d.mtime_ns}
-    guessed = mimetypes.guess_type(d.item.source)[0] or ""
-    media_type = (
-        guessed if guessed.startswith(d.item.medium) else {"text": "text/plain", "image": "image/*"}[d.item.medium]
-    )
-    text = d.item.text if d.item.text is not None else (d.value if d.item.medium == "text" else None)
-    kept = {name: value for name, value in stored.items() if name not in schema.OWN}
-    own = {"id": d.item.id, "key": key, "content_hash": d.content_hash, "media_type": media_type, "text": text, **facts}
-    return {**kept, **known.wanted_row(d.item), **own}
+def _item_rows(
+    table: Any, batch: Sequence[Decoded], keys: Keys, before: Mapping[str, Mapping[str, Any]], edited: Edits
+) -> Any:
+    """Return the rows of a batch as they shall be stored: what the source does not speak of stays as it was."""
+    wanted = [_wanted(d.item, edited) for d in batch]
+    columns: dict[str, Any] = {
+        "id": [d.item.id for d in batch], "key": keys, "content_hash": [d.content_hash for d in batch],
+        "size": [d.size for d in batch], "mtime_ns": [d.mtime_ns for d in batch],
+        "media_type": [_media_type(d.item) for d in batch], "text": [_text(d) for d in batch],
+    }  # fmt: skip
+    kept = [before.get(d.item.id, {}) for d in batch] if before else [{}] * len(batch)
+    for name in table.names:
+        if name not in columns:
+            columns[name] = [row[name] if name in row else old.get(name) for row, old in zip(wanted, kept, strict=True)]
+    return schema.item_columns(table, columns, len(batch))
+
+
+def _wanted(item: Item, edited: Edits) -> dict[str, Any]:
+    """Return the columns that the source gives for an item, with what a person edited in their place."""
+    said = {**item.columns, "source": item.source, "group": item.group}
+    if not edited:
+        return said
+    return {name: value if name == "source" else edited.get((item.id, name), value) for name, value in said.items()}
+
+
+def _media_type(item: Item) -> str:
+    guessed = _guessed(os.path.splitext(item.source)[1])
+    return guessed if guessed.startswith(item.medium) else {"text": "text/plain", "image": "image/*"}[item.medium]
+
+
+@cache
+def _guessed(suffix: str) -> str:
+    return mimetypes.guess_type(f"file{suffix}")[0] or ""
+
+
+def _text(d: Decoded) -> str | None:
+    return d.item.text if d.item.text is not None else (d.value if d.item.medium == "text" else None)
 
 
 def _file_facts(item: Item) -> dict[str, Any]:
     return {} if item.mtime_ns is None else {"size": item.size, "mtime_ns": item.mtime_ns}
 
 
-def _merge(collection: Collection, known: Known, rows: Sequence[dict[str, Any]]) -> None:
-    if not rows:
-        return
+def _stored(collection: Collection, picture: Picture, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the whole rows of these ids as they are now, by id."""
+    if not ids:
+        return {}
+    picture.current(collection, ids)
+    rows = collection.items.search().where(col("id").isin(list(ids))).to_arrow().to_pylist()
+    return {row["id"]: row for row in rows}
+
+
+def _merge(collection: Collection, picture: Picture, rows: Any, *, new: bool) -> None:
+    """Write rows of items; `new` says that none of the ids is stored, so that nothing has to be looked for."""
     table = collection.items
     files.checkpoint("items")
-    _run_merge(table, schema.item_table(table.schema, rows))
-    if known.picture.version != BEHIND:
-        known.picture.version = table.version
-    for row in rows:
-        known.rows[row["id"]] = Stored(row["key"], row["content_hash"], dict(row))
+    if new:
+        table.add(rows)
+    else:
+        _run_merge(table, rows)
+    picture.wrote(collection, rows["id"].to_pylist())
 
 
 def _run_merge(table: Any, rows: Any) -> None:
@@ -296,16 +238,18 @@ def _write_vectors(
     collection: Collection,
     space: Space,
     batch: Sequence[Decoded],
-    keys: Sequence[int],
+    keys: Keys,
     sizes: NDArray[np.int64],
     array: FloatMatrix,
 ) -> None:
     if not len(array):
         return
     table = collection.vectors(space)
-    at = [(i, part) for i, size in enumerate(sizes) for part in range(size)]
-    ids, hashes = [batch[i].item.id for i, _ in at], [batch[i].content_hash for i, _ in at]
-    rows = schema.vector_table(table.schema, [keys[i] for i, _ in at], [part for _, part in at], ids, hashes, array)
+    owners = np.repeat(np.arange(len(batch)), sizes)
+    parts = np.arange(len(owners)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    at = owners.tolist()
+    ids, hashes = [batch[i].item.id for i in at], [batch[i].content_hash for i in at]
+    rows = schema.vector_table(table.schema, keys[owners].tolist(), parts.tolist(), ids, hashes, array)
     files.checkpoint("vectors")
     table.add(rows)
 

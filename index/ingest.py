@@ -13,7 +13,11 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import compress
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from embedder import golden
 from embedder.encoder import Encoder
@@ -25,9 +29,10 @@ from embedder.records import Failure, Item, Medium
 from embedder.sourcing import Source
 from embedder.together import same_inputs
 from index import commit, files
-from index.commit import Known
+from index.changes import unchanged
+from index.known import Known, Mask, Rows, Seen
 from index.lane import Lane, Run, new_run
-from index.selection import IngestOptions, selected
+from index.selection import IngestOptions, selected, windows
 from index.store import Collection
 
 __all__ = ["Progress", "Run", "ingest", "ingest_all"]
@@ -145,7 +150,8 @@ class _Ingest:
     ) -> None:
         self.collection, self.source, self.lanes = collection, source, lanes
         self.options, self.stages, self.progress = options, stages, progress
-        self.seen: set[str] = set()
+        self.picture = lanes[0].known.picture
+        self.seen = Seen(self.picture.facts)
         self.failed: set[str] = set()
         self.unlisted = False
         self.relabelled: list[Item] = []
@@ -197,26 +203,49 @@ class _Ingest:
 
     def _pending(self) -> Iterator[Item]:
         """Yield the items that a Space lacks; decide all others here, unopened."""
-        for entry in selected(self.source, self.options):
+        for window in windows(selected(self.source, self.options)):
             for lane in self.lanes:
-                lane.run.found += 1
-            if isinstance(entry, Failure):
+                lane.run.found += len(window)
+            items = [entry for entry in window if isinstance(entry, Item)]
+            for failure in (entry for entry in window if isinstance(entry, Failure)):
                 # it is there, if not readable: no reason to prune what is stored of it
-                self.failed.add(entry.id)
-                self.unlisted = self.unlisted or entry.stage == "list"
-                self._fail(entry)
-            elif entry.id in self.seen:
-                self._fail(_twice(entry))
-            else:
-                self.seen.add(entry.id)
-                having = [lane for lane in self.lanes if lane.known.unchanged(entry)]
-                if having and not having[0].known.describes(entry):
-                    self.relabelled.append(entry)
-                    self._commit_when_full()
-                if self._lacked(entry, having):
-                    yield entry
-                elif self.lanes[0].run.unchanged % 10_000 == 0:
-                    self._show()
+                self.failed.add(failure.id)
+                self.unlisted = self.unlisted or failure.stage == "list"
+                self._fail(failure)
+            yield from self._lacking(items)
+            self._show()
+
+    def _lacking(self, items: Sequence[Item]) -> Iterator[Item]:
+        facts = self.picture.facts
+        ids = [item.id for item in items]
+        rows = facts.find(ids)
+        first = self.seen.admit(ids, rows)
+        if not first.all():
+            for item in _chosen(items, ~first):
+                self._fail(_twice(item))
+            items, rows = _chosen(items, first), rows[first]
+        same, items, hashed = unchanged(facts, items, rows, rehash=self.options.rehash)
+        having = [same & lane.known.have(rows) for lane in self.lanes]
+        whole, some = np.logical_and.reduce(having), np.logical_or.reduce(having)
+        for lane in self.lanes:
+            lane.run.unchanged += int(whole.sum())
+        for item in _chosen(items, some & ~self._settled(items, rows, some, hashed)):
+            self.relabelled.append(item)
+            self._commit_when_full()
+        for i in np.flatnonzero(~whole).tolist():
+            for lane, has in zip(self.lanes, having, strict=True):
+                if has[i]:
+                    lane.settled.add(items[i].id)
+            yield items[i]
+
+    def _settled(self, items: Sequence[Item], rows: Rows, some: Mask, hashed: Sequence[int]) -> Mask:
+        """Return a mask (n,) of the items, of `some`, whose stored metadata, size and time are as the source says."""
+        facts, settled = self.picture.facts, np.zeros(len(items), dtype=bool)
+        settled[some] = facts.describe(rows[some], _chosen(items, some), self.picture.edits)
+        touched = [i for i in hashed if settled[i]]
+        read = [items[i] for i in touched]
+        settled[touched] = facts.same_files(rows[touched], [i.size for i in read], [i.mtime_ns for i in read])
+        return settled
 
     def _fetched(self) -> Iterator[Item]:
         """Fetch what is remote; bytes that are stored already, under another time or none, are not encoded again."""
@@ -225,7 +254,7 @@ class _Ingest:
                 for lane in self.lanes:
                     lane.take(found)
                 continue
-            having = [lane for lane in self.lanes if lane.known.holds(found)]
+            having = [lane for lane in self.lanes if found.data is not None and lane.known.holds(found)]
             if self._lacked(found, having):
                 yield found
             else:
@@ -272,9 +301,10 @@ class _Ingest:
                 "nothing was pruned: a part of the source could not be listed, so nobody knows what is gone",
                 where=self.source.root, hint="read failures.jsonl, mend the source, then run this again",
             )  # fmt: skip
-        prefix, kept = self.options.prefix, self.seen | self.failed
+        prefix, facts = self.options.prefix, self.picture.facts
         roots = [p for p in self.collection.settings["roots"] if p and p != prefix]
-        ours = [id for id in self.lanes[0].known.rows if id.startswith(prefix) and id not in kept]
+        unseen = facts.said["id"].filter(pa.array(~self.seen.rows)).to_pylist()
+        ours = [id for id in unseen if id.startswith(prefix) and id not in self.failed]
         gone = [id for id in ours if prefix or not any(id.startswith(other) for other in roots)]
         pruned = commit.delete_ids(self.collection, gone)
         for lane in self.lanes:
@@ -297,18 +327,25 @@ def _dry_run(collection: Collection, source: Source, encoder: Encoder, options: 
     space = encoder.space
     with files.lease(collection.lock_path(space.fingerprint), what=f"Space {space.short} of {collection.name}"):
         known = Known.read(collection, space)
-        for entry in selected(source, options):
-            run.found += 1
-            if isinstance(entry, Failure):
+        facts = known.picture.facts
+        for window in windows(selected(source, options)):
+            run.found += len(window)
+            items = [entry for entry in window if isinstance(entry, Item)]
+            rows = facts.find([item.id for item in items])
+            same = unchanged(facts, items, rows, rehash=options.rehash)[0] & known.have(rows)
+            run.unchanged += int(same.sum())
+            run.skipped += int((~same).sum())
+            for item in _chosen(items, ~same):
+                run.sends.add(item, encoder)
+            for failure in (entry for entry in window if isinstance(entry, Failure)):
                 run.failed += 1
-                run.reasons[f"{entry.stage}: {entry.reason}"] += 1
-            elif known.unchanged(entry):
-                run.unchanged += 1
-            else:
-                run.skipped += 1
-                run.sends.add(entry, encoder)
+                run.reasons[f"{failure.stage}: {failure.reason}"] += 1
         run.seconds = time.monotonic() - run.started
     return run
+
+
+def _chosen(items: Sequence[Item], mask: Mask) -> Sequence[Item]:
+    return items if mask.all() else list(compress(items, mask.tolist()))
 
 
 def _twice(item: Item) -> Failure:

@@ -110,8 +110,9 @@ def _verify_items(collection: Collection, verdict: Verdict) -> None:
         return
     records = rows.to_pylist()
     verdict.checked["items"] = len(records)
-    for row in records:
-        if schema.item_crc(row) != row["row_crc"]:
+    crcs = schema.item_crcs(rows)
+    for at, row in enumerate(records):
+        if crcs[at] != row["row_crc"]:
             verdict.problems.append(
                 Problem(
                     "an item's row fails its checksum", schema.ITEMS, "delete it and embed its source again", row["id"]

@@ -19,7 +19,7 @@ from embedder.leaving import Leaving
 from embedder.records import Decoded, Failure, FloatMatrix, Vectors
 from embedder.sourcing import Source
 from index import commit, files
-from index.commit import Known
+from index.known import Known
 from index.selection import IngestOptions
 from index.store import Collection
 
@@ -126,9 +126,8 @@ class Lane:
         self.batch, self.arrays, self.counts = [], [], []
         self.run.pending = 0
         if batch:
-            before = len(self.known.embedded)
-            commit.commit(self.collection, self.encoder.space, self.known, batch, np.concatenate(arrays), counts)
-            new = len(self.known.embedded) - before
+            array = np.concatenate(arrays)
+            new = commit.commit(self.collection, self.encoder.space, self.known, batch, array, counts)
             self.run.embedded += new
             self.run.unchanged += len(batch) - new
 

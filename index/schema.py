@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedder.errors import UsageError
 from embedder.records import FloatMatrix
@@ -72,10 +74,38 @@ def vectors_schema(space: Space, golden: Mapping[str, str]) -> Any:
     return pa.schema(fields, metadata=metadata)
 
 
-def item_crc(row: Mapping[str, Any]) -> int:
-    """Return the crc32 over the canonical JSON of a row's values that are not null."""
-    values = {k: v for k, v in row.items() if v is not None and k != "row_crc"}
-    return zlib.crc32(canonical_json(values).encode())
+def item_crcs(rows: Any) -> list[int]:
+    """Return one crc32 a row of `items`, over `name NUL length NUL value NUL` of each column that is not null, by name.
+
+    `value` is UTF-8, its length is in characters; of a float it is the 64 bits as a signed integer.
+    """
+    names = sorted(set(rows.column_names) - {"row_crc"})
+    parts = [_crc_part(name, rows[name]) for name in names]
+    joined = pc.binary_join_element_wise(*parts, pa.scalar("", pa.large_string()))
+    return [crc for chunk in joined.chunks for crc in _crcs(chunk)]
+
+
+def _crc_part(name: str, column: Any) -> Any:
+    if pa.types.is_floating(column.type):
+        arrays = [_bits(chunk) for chunk in column.chunks]
+        column = pa.chunked_array(arrays, pa.int64())
+    text = column.cast(pa.large_string())
+    length = pc.utf8_length(text).cast(pa.large_string())
+    nul, head = (pa.scalar(value, pa.large_string()) for value in ("\0", name))
+    whole = pc.binary_join_element_wise(head, length, text, pa.scalar("", pa.large_string()), nul)
+    return pc.fill_null(whole, "")
+
+
+def _bits(floats: Any) -> Any:
+    values = np.ascontiguousarray(floats.fill_null(0).to_numpy(zero_copy_only=False))
+    return pa.array(values.view(np.int64), mask=floats.is_null().to_numpy(zero_copy_only=False))
+
+
+def _crcs(joined: Any) -> list[int]:
+    """Return the crc32 of each value of a large_string array."""
+    offsets = np.frombuffer(joined.buffers()[1], dtype=np.int64)[joined.offset : joined.offset + len(joined) + 1]
+    data, ends = memoryview(joined.buffers()[2] or b""), offsets.tolist()
+    return [zlib.crc32(data[start:end]) for start, end in itertools.pairwise(ends)]
 
 
 def vector_crcs(
@@ -83,8 +113,10 @@ def vector_crcs(
 ) -> list[int]:
     """Return one crc32 a row, over key, part, content hash, id and the vector's little-endian bytes."""
     data = np.ascontiguousarray(array, dtype="<f4")
+    size, flat = data.shape[1] * 4, data.reshape(-1).view(np.uint8).data
     heads = [f"{k}\0{p}\0{h}\0{i}\0".encode() for k, p, h, i in zip(keys, parts, hashes, ids, strict=True)]
-    return [zlib.crc32(row.tobytes(), zlib.crc32(head)) for head, row in zip(heads, data, strict=True)]
+    starts = range(0, len(heads) * size, size)
+    return [zlib.crc32(flat[at : at + size], zlib.crc32(head)) for at, head in zip(starts, heads, strict=True)]
 
 
 def vector_table(
@@ -113,12 +145,18 @@ def sound(rows: Any, vectors: FloatMatrix) -> Any:
     return np.asarray(vector_crcs(keys, parts, hashes, ids, vectors)) == rows["row_crc"].to_numpy()
 
 
-def item_table(schema: Any, rows: Iterable[Mapping[str, Any]]) -> Any:
+def item_table(schema: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
     """Return rows of `items` as Arrow, each with its checksum; a column that a row lacks is null."""
-    full = [{name: row.get(name) for name in schema.names} for row in rows]
-    for row in full:
-        row["row_crc"] = item_crc(row)
-    return pa.Table.from_pylist(full, schema=schema)
+    return item_columns(schema, {name: [row.get(name) for row in rows] for name in schema.names}, len(rows))
+
+
+def item_columns(schema: Any, columns: Mapping[str, Any], count: int) -> Any:
+    """Return `count` rows of `items` from columns, each row with its checksum; a column that is not given is null."""
+    nothing = [None] * count
+    fields = [field for field in schema if field.name != "row_crc"]
+    arrays = {field.name: pa.array(columns.get(field.name, nothing), field.type) for field in fields}
+    crcs = pa.array(item_crcs(pa.table(arrays)), pa.int64())
+    return pa.table({name: crcs if name == "row_crc" else arrays[name] for name in schema.names}, schema=schema)
 
 
 def vectors_of(table: Any) -> FloatMatrix:

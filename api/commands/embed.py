@@ -42,6 +42,7 @@ def run(
     prefix: Annotated[str, option("Goes before each id; keeps a second source apart.", metavar="P")] = "",
     prune: Annotated[bool, option("Remove the items that the source no longer has.", "--prune")] = False,
     relocate: Annotated[bool, option("The source was moved here; its items are the same.", "--relocate")] = False,
+    rehash: Annotated[bool, option("Hash every file, also where size and time are as stored.", "--rehash")] = False,
     rename: Annotated[list[str] | None, option("Store column A as B; may be repeated.", metavar="A=B")] = None,
     dry_run: Annotated[bool, option("Count what would be done, and write nothing.", "--dry-run")] = False,
     engine: Annotated[Literal["local"], option("Where the work runs.", show_default=True)] = "local",
@@ -56,7 +57,7 @@ def run(
 
     asked = IngestOptions(
         where=where, prefix=prefix, rename=pairs(rename, "--rename A=B"), limit=limit, prune=prune, relocate=relocate,
-        batch_size=_batch_size(batch_size), dry_run=dry_run,
+        batch_size=_batch_size(batch_size), dry_run=dry_run, rehash=rehash,
     )  # fmt: skip
     with call.service(workers=workers, device=device, runtime=runtime) as service, Progress(limit=limit) as progress:
         try:

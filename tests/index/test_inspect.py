@@ -9,6 +9,7 @@ from lancedb import col, lit
 
 from embedder.errors import NothingToDo, UnknownName, UsageError
 from index import build, commit, inspect, schema
+from index.edits import edits
 from index.features import features
 from index.store import Collection, Store
 from tests.index.tools import Rows, contents, filled, planted, planted_vector, run
@@ -95,7 +96,7 @@ def test_edits_are_checked_and_kept(tmp_path: Path) -> None:
     ]:  # fmt: skip
         with pytest.raises(error):
             commit.edit(collection, id, values, by="me")
-    assert commit.edits(collection) == {("i0001", "label"): "cat", ("i0001", "year"): 2020}
+    assert edits(collection) == {("i0001", "label"): "cat", ("i0001", "year"): 2020}
 
 
 def test_features_are_aligned_with_ids_and_columns(tmp_path: Path) -> None:

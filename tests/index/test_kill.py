@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from index import commit, inspect
+from index import inspect
+from index.known import KeySet
 from index.store import Store
 from tests.index.tools import Rows, contents, fresh, planted, run
 
@@ -53,7 +54,7 @@ def test_a_killed_run_resumes_to_the_undisturbed_store(tmp_path: Path, seed: int
         writer.send_signal(signal.SIGKILL)
         kills += "done" not in writer.communicate()[0]
     collection = Store.open(store).collection("c")
-    already = commit.embedded_keys(collection, planted().space) if collection.spaces() else set()
+    already = KeySet.read(collection, planted().space).keys if collection.spaces() else set()
     last = run(collection, Rows({f"i{k}": f"text {k % 377}" for k in range(N)}))
     assert kills >= 1, "no run was caught alive; the moments are too late"
     assert contents(collection, planted().space) == contents(clean, planted().space)

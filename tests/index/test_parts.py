@@ -21,6 +21,7 @@ from embedder.errors import PermafrostError
 from embedder.records import Decoded, FloatMatrix, Item
 from index import build, commit, inspect
 from index.features import features
+from index.known import KeySet, Known
 from index.search import search
 from index.store import Collection, Store
 from tests.index.tools import DIM, Rows, fresh, planted, planted_vector, run, view
@@ -172,7 +173,7 @@ def test_verify_names_an_item_that_lacks_a_part_and_mend_makes_it_whole(tmp_path
 @pytest.mark.parametrize("counts", [[1, 1], [3, 0], [2], [4, -1]])
 def test_counts_that_do_not_fit_the_rows_are_refused(tmp_path: Path, counts: list[int]) -> None:
     collection = filled(tmp_path, {"a": "x"})
-    known = commit.Known.read(collection, cutting().space)
+    known = Known.read(collection, cutting().space)
     batch = [Decoded(Item(id, "text", "s", text=id), id, id, 1) for id in ("b", "c")]
     with pytest.raises(PermafrostError, match="a batch of 2 items"):
         commit.commit(collection, cutting().space, known, batch, np.ones((3, DIM), dtype=np.float32), counts)
@@ -190,7 +191,7 @@ def test_a_killed_run_resumes_to_the_same_parts(tmp_path: Path) -> None:
         writer.send_signal(signal.SIGKILL)
         kills += "done" not in writer.communicate()[0]
     collection = Store.open(tmp_path / "store").collection("c")
-    already = commit.embedded_keys(collection, cutting().space) if collection.spaces() else set()
+    already = KeySet.read(collection, cutting().space).keys if collection.spaces() else set()
     last = run(collection, Rows(many(120)), cutting())
     assert kills >= 1, "no run was caught alive; the moments are too late"
     assert last.unchanged == len(already)

@@ -15,8 +15,8 @@ from embedder.encoder import Encoder
 from embedder.errors import Locked
 from embedder.records import Failure, Item
 from index import commit, files, inspect
-from index.commit import BEHIND, Known
 from index.ingest import Run, ingest_all, passes
+from index.known import BEHIND, KeySet, Known
 from index.selection import IngestOptions
 from index.store import Collection, Store
 from tests.index.test_parts import cutting, many
@@ -144,9 +144,9 @@ def test_one_spaces_commit_leaves_the_pictures_of_the_others_fresh(tmp_path: Pat
     seen: list[Known] = []
     write = commit.commit
 
-    def watched(collection: Collection, space: Any, known: Known, *rest: Any) -> None:
-        write(collection, space, known, *rest)
+    def watched(collection: Collection, space: Any, known: Known, *rest: Any) -> int:
         seen.append(known)
+        return write(collection, space, known, *rest)
 
     monkeypatch.setattr(commit, "commit", watched)
     monkeypatch.setattr("index.ingest.COMMIT_ROWS", 4)
@@ -232,7 +232,7 @@ def test_whichever_write_fails_the_next_run_fills_in_what_is_missing(tmp_path: P
             except Broken:
                 finished = False
         monkeypatch.setattr(files, "fault", lambda point: None)
-        have = [commit.embedded_keys(collection, e.space) for e in (A, B)]
+        have = [KeySet.read(collection, e.space).keys for e in (A, B)]
         last = [several(collection, source, A, B) for source in (first, second)]
         lopsided += len(have[0]) != len(have[1])
         assert [contents(collection, e.space) for e in (A, B)] == expected, f"write {n}"

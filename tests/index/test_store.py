@@ -10,6 +10,7 @@ import pytest
 
 from embedder.errors import Damaged, UnknownName, UsageError
 from index import commit, schema
+from index.known import Known
 from index.store import Store
 from tests.index.tools import Rows, contents, filled, fresh, planted, planted_vector, run
 
@@ -115,7 +116,7 @@ def test_a_lost_counter_is_refused_not_guessed(tmp_path: Path) -> None:
 def test_a_vector_that_cannot_be_is_refused_before_it_is_written(tmp_path: Path) -> None:
     collection = filled(tmp_path, 3)
     space = planted().space
-    known = commit.Known.read(collection, space)
+    known = Known.read(collection, space)
     from embedder.records import Decoded, Item
 
     one = Decoded(Item("z", "text", "s", text="z"), "h", "z", 1)
