@@ -110,7 +110,7 @@ class Store:
 def _create_collection(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     db = _connect(folder)
-    present = set(db.list_tables().tables)
+    present = set(_tables(folder, db))
     if schema.ITEMS not in present:
         db.create_table(schema.ITEMS, schema=schema.items_schema()).set_unenforced_primary_key(["id"])
     if schema.EDITS not in present:
@@ -185,7 +185,7 @@ class Collection:
         Raises:
             Damaged: a table's Space is missing from its schema, or does not agree with the table's name.
         """
-        names = [t for t in self.db.list_tables().tables if t.startswith(schema.VECTORS)]
+        names = [t for t in _tables(self.path, self.db) if t.startswith(schema.VECTORS)]
         for name in names:
             fingerprint = name.removeprefix(schema.VECTORS)
             if fingerprint not in self._spaces:
@@ -261,6 +261,13 @@ class Collection:
     def count(self) -> int:
         """Return the number of items."""
         return int(self.items.count_rows())
+
+
+def _tables(folder: Path, db: Any) -> list[str]:
+    """Return the names of the tables, without those that a writer was making when it was killed: they hold nothing."""
+    homes = {name: folder / f"{name}.lance" for name in db.list_tables().tables}
+    parts = ("_versions/*.manifest", "data/*.lance")
+    return [name for name, home in homes.items() if any(next(home.glob(part), None) for part in parts)]
 
 
 def _as_encoder(selector: str) -> str:

@@ -26,3 +26,7 @@ def pillows_resize(monkeypatch: pytest.MonkeyPatch) -> None:
     from embedder.decode import resize
 
     monkeypatch.setattr(resize, "KERNELS", {})
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", default=50, help="how many kill -9 instants tests/index/test_faults.py tries")
