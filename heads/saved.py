@@ -155,6 +155,19 @@ def list_heads(collection: Collection) -> list[dict[str, Any]]:
     return found
 
 
+def damaged(collection: Collection) -> list[tuple[str, str]]:
+    """Return each version of a head, as NAME@VERSION, that cannot be read, and why."""
+    found = []
+    for name in _names(collection):
+        home = _home(collection, name)
+        for version in _versions(home):
+            try:
+                _read(home / str(version))
+            except Damaged as error:
+                found.append((f"{name}@{version}", error.what))
+    return found
+
+
 def load_head(collection: Collection, reference: str) -> Head:
     """Read a head.
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from embedder.errors import Damaged, PermafrostError, UnknownName, UsageError
 from embedder.records import Decoded, FloatMatrix, Item, Keys
 from embedder.space import Space
-from index import files, schema
+from index import files, ledger, schema
 from index.edits import Edits
 from index.known import Known, Picture, digest_of, packed
 from index.store import Collection
@@ -50,7 +50,7 @@ def reserve_keys(collection: Collection, n: int) -> int:
 
 def ensure_columns(collection: Collection, wanted: Mapping[str, str]) -> None:
     """Add user columns to `items`. Raises `UsageError` for a reserved name or another type."""
-    with files.lock(collection.lock_path("commit")):
+    with ledger.committing(collection):
         items = collection.items
         added = schema.new_columns(items.schema, wanted)
         if added:
@@ -78,7 +78,7 @@ def commit(
     """
     sizes = np.ones(len(batch), dtype=np.int64) if counts is None else np.asarray(counts, dtype=np.int64)
     _check_vectors(space, batch, array, sizes)
-    with files.lock(collection.lock_path("commit")):
+    with ledger.committing(collection):
         keys = _write_items(collection, known.picture, batch)
         new = ~known.embedded.holds(keys)
         _write_vectors(collection, space, batch, keys, np.where(new, sizes, 0), array[np.repeat(new, sizes)])
@@ -88,7 +88,7 @@ def commit(
 
 def commit_metadata(collection: Collection, known: Known, items: Sequence[Item]) -> None:
     """Store what the source says of items whose content is unchanged; vectors are not touched."""
-    with files.lock(collection.lock_path("commit")):
+    with ledger.committing(collection):
         stored = _stored(collection, known.picture, [item.id for item in items])
         there = [(item, stored[item.id]) for item in items if item.id in stored]
         rows = [{**row, **_file_facts(item), **_wanted(item, known.picture.edits)} for item, row in there]
@@ -103,7 +103,7 @@ def edit(collection: Collection, id: str, values: Mapping[str, Any], *, by: str)
         UnknownName: no item has this id, or no such column exists.
         UsageError: a column of ours, or a value of another type.
     """
-    with files.lock(collection.lock_path("commit")):
+    with ledger.committing(collection):
         table = collection.items
         found = table.search().where(col("id") == lit(id)).to_arrow().to_pylist()
         if not found:
@@ -111,8 +111,9 @@ def edit(collection: Collection, id: str, values: Mapping[str, Any], *, by: str)
         _check_edit(table.schema, values)
         now = datetime.now(UTC)
         records = [{"id": id, "name": n, "value": json.dumps(v), "by": by, "at": now} for n, v in values.items()]
+        added = schema.item_table(schema.edits_schema(), records)
         files.checkpoint("edits")
-        collection.table(schema.EDITS).add(pa.Table.from_pylist(records, schema=schema.edits_schema()))
+        collection.table(schema.EDITS).add(added)
         files.checkpoint("items")
         _run_merge(table, schema.item_table(table.schema, [{**found[0], **values}]))
 
@@ -120,7 +121,7 @@ def edit(collection: Collection, id: str, values: Mapping[str, Any], *, by: str)
 def delete_ids(collection: Collection, ids: Sequence[str]) -> int:
     """Delete items by id and return how many there were; they leave every answer at once, vectors are swept later."""
     removed = 0
-    with files.lock(collection.lock_path("commit")):
+    with ledger.committing(collection):
         items = collection.items
         for start in range(0, len(ids), 5000):
             before = items.count_rows()
@@ -132,7 +133,7 @@ def delete_ids(collection: Collection, ids: Sequence[str]) -> int:
 
 def compact(collection: Collection, space: Space) -> None:
     """Merge small fragments after enough writes; versions stay for a day, so that readers keep what they hold."""
-    with files.lock(collection.lock_path("commit")):
+    with ledger.committing(collection):
         for table in (collection.items, collection.vectors(space)):
             if table.stats()["fragment_stats"]["num_small_fragments"] > OPTIMIZE_AFTER:
                 files.checkpoint("optimize")

@@ -11,7 +11,8 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from filelock import FileLock, Timeout
 from embedder.errors import Damaged, Locked
 
 LOCK_WAIT_S = 60.0
+CRC = "crc32"
 
 
 def _nothing(point: str) -> None:
@@ -51,21 +53,29 @@ def write_bytes(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically. Raises `ValueError` for NaN or infinity."""
-    write_bytes(path, json.dumps(value, indent=1, allow_nan=False).encode() + b"\n")
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write an object as indented JSON with its `crc32`, atomically. Raises `ValueError` for NaN or infinity."""
+    sealed = {**value, CRC: _crc_of(value)}
+    write_bytes(path, json.dumps(sealed, indent=1, allow_nan=False).encode() + b"\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file of ours.
+    """Read a JSON file of ours, without its `crc32`.
 
     Raises:
-        Damaged: it is not JSON.
+        Damaged: it is not JSON, or its checksum does not hold.
     """
     try:
-        return json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes())
     except ValueError as error:
         raise Damaged(f"{path.name} is not JSON: {error}", where=str(path), hint="permafrost doctor") from error
+    if isinstance(found, dict) and CRC in found and found.pop(CRC) != _crc_of(found):
+        raise Damaged(f"{path.name} fails its checksum", where=str(path), hint="permafrost doctor")
+    return found
+
+
+def _crc_of(value: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(value, sort_keys=True, allow_nan=False).encode())
 
 
 def sync_folder(folder: Path) -> None:
@@ -109,6 +119,11 @@ def check_sha256(path: Path, expected: str) -> None:
     if found != expected:
         raise Damaged(f"{path.name} fails its checksum", where=str(path))
     _verified[stamp] = expected
+
+
+def forget_checksums() -> None:
+    """Compare files anew from now on: bytes that rot leave the time of their file as it was."""
+    _verified.clear()
 
 
 @contextlib.contextmanager

@@ -91,6 +91,19 @@ class Facts:
         same: Mask = (self.sizes[rows] == _numbers(sizes)) & (self.mtimes[rows] == _numbers(mtimes))
         return same
 
+    def agrees(self, vectors: Any) -> Mask:
+        """Return a mask (n,) of the rows of a table of vectors whose key is dead, or has this id and content here."""
+        order = np.argsort(self.keys)
+        keys = vectors["key"].to_numpy()
+        at = np.searchsorted(self.keys, keys, sorter=order)
+        alive = np.flatnonzero(at < len(order))
+        alive = alive[self.keys[order[at[alive]]] == keys[alive]]
+        rows, found = order[at[alive]], np.ones(len(keys), dtype=bool)
+        digests = np.concatenate([_digests(_unhexed(chunk)) for chunk in vectors["content_hash"].chunks])
+        ids = vectors["id"].combine_chunks().take(pa.array(alive))
+        found[alive] = self.same_content(rows, digests[alive]) & _equal(self.said["id"].take(pa.array(rows)), ids)
+        return found
+
     def describe(self, rows: Rows, items: Sequence[Item], edited: Edits) -> Mask:
         """Return a mask (n,) of the rows, none being -1, whose columns are what the source says of the items."""
         same = np.ones(len(rows), dtype=bool)

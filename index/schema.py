@@ -33,6 +33,7 @@ OWN_FIELDS = [
     pa.field("row_crc", pa.int64(), nullable=False),
 ]
 OWN = tuple(field.name for field in OWN_FIELDS)
+CHECKED = ("key", "id", "part", "content_hash", "vector", "row_crc")
 RESERVED = frozenset(OWN) - {"group"}
 TYPES = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 
@@ -50,6 +51,7 @@ def edits_schema() -> Any:
         pa.field("value", pa.string(), nullable=False),
         pa.field("by", pa.string(), nullable=False),
         pa.field("at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("row_crc", pa.int64(), nullable=False),
     ]
     return pa.schema(fields, metadata={b"permafrost.format": str(FORMAT).encode()})
 
@@ -75,9 +77,9 @@ def vectors_schema(space: Space, golden: Mapping[str, str]) -> Any:
 
 
 def item_crcs(rows: Any) -> list[int]:
-    """Return one crc32 a row of `items`, over `name NUL length NUL value NUL` of each column that is not null, by name.
+    """Return a crc32 a row of `items` or `edits`: over `name NUL length NUL value NUL` of its columns by name, no nulls.
 
-    `value` is UTF-8, its length is in characters; of a float it is the 64 bits as a signed integer.
+    `value` is UTF-8, its length is in bytes; of a float it is the 64 bits as a signed integer, of a time microseconds.
     """
     names = sorted(set(rows.column_names) - {"row_crc"})
     parts = [_crc_part(name, rows[name]) for name in names]
@@ -86,11 +88,13 @@ def item_crcs(rows: Any) -> list[int]:
 
 
 def _crc_part(name: str, column: Any) -> Any:
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
     if pa.types.is_floating(column.type):
         arrays = [_bits(chunk) for chunk in column.chunks]
         column = pa.chunked_array(arrays, pa.int64())
     text = column.cast(pa.large_string())
-    length = pc.utf8_length(text).cast(pa.large_string())
+    length = pc.binary_length(text).cast(pa.large_string())
     nul, head = (pa.scalar(value, pa.large_string()) for value in ("\0", name))
     whole = pc.binary_join_element_wise(head, length, text, pa.scalar("", pa.large_string()), nul)
     return pc.fill_null(whole, "")
@@ -112,9 +116,15 @@ def vector_crcs(
     keys: Sequence[int], parts: Sequence[int], hashes: Sequence[str], ids: Sequence[str], array: FloatMatrix
 ) -> list[int]:
     """Return one crc32 a row, over key, part, content hash, id and the vector's little-endian bytes."""
+    return _vector_crcs(keys, parts, [h.encode() for h in hashes], [i.encode() for i in ids], array)
+
+
+def _vector_crcs(
+    keys: Sequence[int], parts: Sequence[int], hashes: Sequence[bytes], ids: Sequence[bytes], array: FloatMatrix
+) -> list[int]:
     data = np.ascontiguousarray(array, dtype="<f4")
     size, flat = data.shape[1] * 4, data.reshape(-1).view(np.uint8).data
-    heads = [f"{k}\0{p}\0{h}\0{i}\0".encode() for k, p, h, i in zip(keys, parts, hashes, ids, strict=True)]
+    heads = [b"%d\0%d\0%b\0%b\0" % row for row in zip(keys, parts, hashes, ids, strict=True)]
     starts = range(0, len(heads) * size, size)
     return [zlib.crc32(flat[at : at + size], zlib.crc32(head)) for at, head in zip(starts, heads, strict=True)]
 
@@ -140,9 +150,10 @@ def vector_table(
 
 def sound(rows: Any, vectors: FloatMatrix) -> Any:
     """Return a mask (n,) of the vector rows that agree with their checksum."""
-    names = ("key", "part", "content_hash", "id")
-    keys, parts, hashes, ids = (rows[name].to_pylist() for name in names)
-    return np.asarray(vector_crcs(keys, parts, hashes, ids, vectors)) == rows["row_crc"].to_numpy()
+    keys, parts = rows["key"].to_pylist(), rows["part"].to_pylist()
+    # as bytes: letters that a flipped bit broke are no text any more
+    hashes, ids = (rows[name].cast(pa.binary()).to_pylist() for name in ("content_hash", "id"))
+    return np.asarray(_vector_crcs(keys, parts, hashes, ids, vectors)) == rows["row_crc"].to_numpy()
 
 
 def item_table(schema: Any, rows: Sequence[Mapping[str, Any]]) -> Any:

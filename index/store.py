@@ -81,7 +81,10 @@ class Store:
 
         Raises:
             UnknownName: there is none; the nearest names are in the hint.
+            Damaged: the last commit is gone.
         """
+        from index import ledger
+
         folder = self.path / check_name(name)
         if not (folder / "collection.json").exists():
             if not create:
@@ -93,7 +96,9 @@ class Store:
             with files.lock(self.path / f".{name}.lock"):
                 if not (folder / "collection.json").exists():
                     _create_collection(folder)
-        return Collection(folder)
+        collection = Collection(folder)
+        ledger.check(collection)
+        return collection
 
     def delete(self, name: str) -> None:
         """Remove a collection and all that was derived from it. Raises `UnknownName` where there is none."""
@@ -163,7 +168,15 @@ class Collection:
 
     def tables(self) -> list[str]:
         """Return the names of the tables, sorted."""
-        return sorted(self.db.list_tables().tables)
+        return sorted(_tables(self.path, self.db))
+
+    def opened(self) -> list[tuple[str, Any]]:
+        """Return the tables that were opened here, by name."""
+        return sorted(self._tables.items())
+
+    def table_names(self) -> list[str]:
+        """Return the names of all tables."""
+        return _tables(self.path, self.db)
 
     @property
     def items(self) -> Any:
@@ -185,7 +198,7 @@ class Collection:
         Raises:
             Damaged: a table's Space is missing from its schema, or does not agree with the table's name.
         """
-        names = [t for t in _tables(self.path, self.db) if t.startswith(schema.VECTORS)]
+        names = [t for t in self.table_names() if t.startswith(schema.VECTORS)]
         for name in names:
             fingerprint = name.removeprefix(schema.VECTORS)
             if fingerprint not in self._spaces:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from embedder.errors import Damaged, UnknownName
 from embedder.records import FloatMatrix, Keys
 from embedder.space import Space
-from index import derived, filters, schema
+from index import audit, derived, filters, schema
 from index.store import Collection, scan
 
 log = logging.getLogger("permafrost.index")
@@ -85,10 +85,19 @@ class View:
         with self._lock:
             vectors = self.collection.vectors(self.space)
             stamp = (self.collection.items.version, vectors.version, derived.current(self.collection, self.space))
+            if self._moment is None:
+                self._sample()
             if self._moment is None or stamp != self._stamp:
                 self._moment = self._read(vectors, self._moment)
                 self._stamp = stamp
             return self._moment
+
+    def _sample(self) -> None:
+        """Check a few rows at the first use; damage is said and never in the way of an answer."""
+        damaged = audit.sample(self.collection, self.space)
+        if damaged:
+            name = self.collection.name
+            log.warning("%d sampled vectors of %s are damaged: permafrost verify %s --mend", damaged, name, name)
 
     def _read(self, vectors: Any, before: Moment | None) -> Moment:
         live = Live.read(self.collection)

@@ -57,11 +57,13 @@ class Keeping(Held):
         ]
         return {**facts, "spaces": spaces, "heads": heads}
 
-    def verify(self, name: str, *, mend: bool = False) -> dict[str, Any]:
+    def verify(self, name: str, *, mend: bool = False, sample: int = 32, seed: int = 0) -> dict[str, Any]:
         """Check every row and file: `ok checked problems`, and `mended`, the number of damaged vectors removed."""
         collection = self.collection(name)
         with reading(collection):
             verdict = inspect.verify(collection)
+        for reference, what in saved.damaged(collection):
+            verdict.report(what, f"heads/{reference}", "train it again: permafrost train")
         mended = inspect.mend(collection, verdict) if mend else 0
         return {"collection": name, **verdict.as_json(), "mended": mended}
 

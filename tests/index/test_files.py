@@ -43,7 +43,7 @@ def test_a_long_name_can_be_written(tmp_path: Path) -> None:
 
 def test_nan_is_refused_and_bad_json_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        files.write_json(tmp_path / "a.json", float("nan"))
+        files.write_json(tmp_path / "a.json", {"a": float("nan")})
     (tmp_path / "b.json").write_text("{")
     with pytest.raises(Damaged, match=r"b\.json"):
         files.read_json(tmp_path / "b.json")
