@@ -176,9 +176,9 @@ class Collection(Living):
         """Return all about the collection."""
         return Record(self._service.info(self.name))
 
-    def verify(self, *, mend: bool = False) -> Record:
+    def verify(self, *, mend: bool = False, sample: int = 32, seed: int = 0) -> Record:
         """Check every row and file against its checksum."""
-        return Record(self._service.verify(self.name, mend=mend))
+        return Record(self._service.verify(self.name, mend=mend, sample=sample, seed=seed))
 
     def delete(self, *, ids: Sequence[str] = (), where: Where = None) -> int:
         """Delete items by id or by filter and return how many there were."""

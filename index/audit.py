@@ -99,9 +99,14 @@ def sample(collection: Collection, space: Space) -> int:
     wanted = min(SAMPLE, max(1, int(total * SHARE)))
     if not total:
         return 0
-    drawn = np.random.default_rng().choice(total, size=min(wanted, total), replace=False)
-    rows = table.take_offsets(np.sort(drawn).tolist()).select(list(schema.CHECKED)).to_arrow()
-    return int((~schema.sound(rows, schema.vectors_of(rows))).sum())
+    drawn = np.sort(np.random.default_rng().choice(total, size=min(wanted, total), replace=False)).tolist()
+    read = partial(_take, table, drawn)
+    rows = _guarded(read, "vectors", Verdict())
+    return len(drawn) if rows is None else int((~schema.sound(rows, schema.vectors_of(rows))).sum())
+
+
+def _take(table: Any, offsets: list[int]) -> Any:
+    return table.take_offsets(offsets).select(list(schema.CHECKED)).to_arrow()
 
 
 def _verify_files(collection: Collection, spaces: dict[str, Space], verdict: Verdict) -> None:

@@ -18,7 +18,7 @@ class Itself:
 
     def __init__(self, collection: Collection, medium: Medium | None) -> None:
         rows = scan(collection.items, ["id", "source", "media_type", "text", "group", "size", "mtime_ns"]).to_pylist()
-        present = {_medium(row) for row in rows}
+        present = {medium_of(row) for row in rows}
         if medium is None and len(present) > 1:
             raise UsageError(
                 f"{collection.name!r} holds images and texts", hint="say which: --media image or --media text"
@@ -26,16 +26,13 @@ class Itself:
         self.medium: Medium = medium or (present.pop() if present else "image")
         self.root = f"permafrost:{collection.name}"
         self.columns: Mapping[str, str] = {}
-        self._rows = [row for row in rows if _medium(row) == self.medium]
+        self._rows = [row for row in rows if medium_of(row) == self.medium]
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __iter__(self) -> Iterator[Item | Failure]:
-        for row in self._rows:
-            # a text file is read again: what is stored of it may have been cut
-            inline = self.medium == "text" and row["mtime_ns"] is None
-            yield _text(row) if inline else _file(row, self.medium)
+        yield from map(item_of, self._rows)
 
 
 def local_path(source: str) -> str:
@@ -43,7 +40,14 @@ def local_path(source: str) -> str:
     return os.fsdecode(unquote_to_bytes(source))
 
 
-def _medium(row: Mapping[str, Any]) -> Medium:
+def item_of(row: Mapping[str, Any]) -> Item | Failure:
+    """Return the item behind a row of `items`; a text file is read again: what is stored of it may have been cut."""
+    medium = medium_of(row)
+    return _text(row) if medium == "text" and row["mtime_ns"] is None else _file(row, medium)
+
+
+def medium_of(row: Mapping[str, Any]) -> Medium:
+    """Return the medium of a row of `items`."""
     return "text" if str(row["media_type"]).startswith("text") else "image"
 
 

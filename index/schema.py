@@ -77,7 +77,7 @@ def vectors_schema(space: Space, golden: Mapping[str, str]) -> Any:
 
 
 def item_crcs(rows: Any) -> list[int]:
-    """Return a crc32 a row of `items` or `edits`: over `name NUL length NUL value NUL` of its columns by name, no nulls.
+    """Return a crc32 a row of `items` or `edits`: over `name NUL length NUL value NUL` of its columns, no nulls.
 
     `value` is UTF-8, its length is in bytes; of a float it is the 64 bits as a signed integer, of a time microseconds.
     """

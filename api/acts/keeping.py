@@ -7,9 +7,11 @@ from typing import Any
 
 from api import doctor
 from api.acts.held import Held
-from embedder.errors import UnknownName, UsageError
+from embedder.encoder import Encoder
+from embedder.errors import PermafrostError, Refused, SpaceMismatch, UnknownName, UsageError
+from embedder.space import Space
 from heads import kept, saved
-from index import commit, filters, inspect, schema, standing, vacuum
+from index import commit, filters, inspect, resample, schema, standing, vacuum
 from index.readers import reading
 from index.store import Collection
 from index.view import matching_keys
@@ -58,14 +60,45 @@ class Keeping(Held):
         return {**facts, "spaces": spaces, "heads": heads}
 
     def verify(self, name: str, *, mend: bool = False, sample: int = 32, seed: int = 0) -> dict[str, Any]:
-        """Check every row and file: `ok checked problems`, and `mended`, the number of damaged vectors removed."""
+        """Check every row and file, and embed `sample` items of each Space again, drawn by `seed`.
+
+        Returns:
+            `ok checked problems`, `reembedded: [{space encoder compared lowest skipped why}]`, and `mended`, the
+            number of damaged rows removed.
+        """
         collection = self.collection(name)
         with reading(collection):
             verdict = inspect.verify(collection)
         for reference, what in saved.damaged(collection):
             verdict.report(what, f"heads/{reference}", "train it again: permafrost train")
+        # what cannot be read was reported above, and has nothing to compare
+        spaces = [] if any(p.row is None for p in verdict.problems) or not sample else collection.spaces().values()
+        again = [self._embed_again(collection, space, sample, seed, verdict) for space in spaces]
         mended = inspect.mend(collection, verdict) if mend else 0
-        return {"collection": name, **verdict.as_json(), "mended": mended}
+        return {"collection": name, **verdict.as_json(), "reembedded": again, "mended": mended}
+
+    def _embed_again(
+        self, collection: Collection, space: Space, sample: int, seed: int, verdict: inspect.Verdict
+    ) -> dict[str, Any]:
+        facts = {"space": space.fingerprint, "encoder": space.encoder}
+        try:
+            encoder = self._encoder_here(collection, space)
+        except SpaceMismatch as error:
+            verdict.report(error.what, f"Space {space.short}", error.hint or "install what it was made with")
+            return {**facts, "compared": 0, "lowest": None, "skipped": {}, "why": error.what}
+        except PermafrostError as error:
+            return {**facts, "compared": 0, "lowest": None, "skipped": {}, "why": error.what}
+        damaged = {p.id for p in verdict.problems}
+        rows = [row for row in resample.draw(collection, space, sample, seed) if row["id"] not in damaged]
+        found = resample.resample(collection, space, encoder, rows, verdict)
+        return {
+            **facts, "compared": found.compared, "lowest": found.lowest, "skipped": dict(found.skipped), "why": None,
+        }  # fmt: skip
+
+    def _encoder_here(self, collection: Collection, space: Space) -> Encoder:
+        if space.encoder.startswith("openai:"):
+            raise Refused("the encoder is at an endpoint, to which verify sends nothing")
+        return self.encoder_of(collection, space)
 
     def delete(
         self,

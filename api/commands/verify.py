@@ -15,14 +15,18 @@ SHOWN = 20
 def run(
     call: Call,
     collection: options.Name,
-    mend: Annotated[bool, option("Remove damaged vectors, so that the next embed makes them again.", "--mend")] = False,
+    mend: Annotated[bool, option("Remove damaged rows, so that the next embed makes them again.", "--mend")] = False,
+    sample: Annotated[
+        int, option("Items of each Space to embed again and compare.", metavar="N", min=0, show_default=True)
+    ] = 32,
+    seed: Annotated[int, option("Draws the sample.", metavar="N", min=0, show_default=True)] = 0,
 ) -> Result:
-    """Check every row and file against its checksum.
+    """Check every row and file against its checksum, and a sample of vectors against their encoder.
 
     The exit code is 1 where something is wrong.
     """
     with call.service() as service:
-        found = service.verify(collection, mend=mend)
+        found = service.verify(collection, mend=mend, sample=sample, seed=seed)
     return Result(found, text(found), exit_code=0 if found["ok"] else 1)
 
 
@@ -30,7 +34,7 @@ def text(found: Mapping[str, Any]) -> str:
     """Return what was checked, and each problem with what to do."""
     checked = ", ".join(f"{show.count(n)} {what}" for what, n in found["checked"].items())
     if found["ok"]:
-        return f"{found['collection']}: {checked}, all sound"
+        return "\n".join([f"{found['collection']}: {checked}, all sound", *map(_again, found["reembedded"])])
     problems = found["problems"]
     lines = [f"{found['collection']}: {checked}, {show.count(len(problems), 'problem')}"]
     for problem in problems[:SHOWN]:
@@ -42,6 +46,17 @@ def text(found: Mapping[str, Any]) -> str:
         ]
     if len(problems) > SHOWN:
         lines.append(f"  and {show.count(len(problems) - SHOWN)} more: --json shows all")
+    lines += map(_again, found["reembedded"])
     if found["mended"]:
-        lines.append(f"removed {show.count(found['mended'], 'damaged vector')}: permafrost embed makes them again")
+        lines.append(f"removed {show.count(found['mended'], 'damaged row')}: permafrost embed makes them again")
     return "\n".join(lines)
+
+
+def _again(space: Mapping[str, Any]) -> str:
+    """Return what became of the sample of one Space."""
+    name = show.safe(space["encoder"])
+    if space["why"]:
+        return f"  {name}: nothing was embedded again: {show.safe(space['why'])}"
+    lowest = f", lowest cosine {space['lowest']:.6f}" if space["lowest"] is not None else ""
+    left = "".join(f"; {show.count(n)} not: {show.safe(why)}" for why, n in space["skipped"].items())
+    return f"  {name}: {show.count(space['compared'], 'item')} embedded again{lowest}{left}"
