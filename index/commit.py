@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import mimetypes
 import os
+from collections.abc import Collection as Collected
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -24,7 +25,7 @@ from embedder.records import Decoded, FloatMatrix, Item, Keys
 from embedder.space import Space
 from index import files, ledger, schema
 from index.edits import Edits
-from index.known import Known, Picture, digest_of, packed
+from index.known import Known, Mask, Picture, digest_of, packed
 from index.store import Collection
 
 KEY_GAP = 16
@@ -65,10 +66,12 @@ def commit(
     batch: Sequence[Decoded],
     array: FloatMatrix,
     counts: Sequence[int] | None = None,
-) -> int:
-    """Store one batch and return how many items are new in this Space; its ids are distinct.
+    renewed: Collected[str] = frozenset(),
+) -> Mask:
+    """Store one batch, whose ids are distinct, and return a mask (n,) of the items that are new in this Space.
 
-    The next `counts[i]` rows of `array` are the vectors of `batch[i]`.
+    The next `counts[i]` rows of `array` are the vectors of `batch[i]`. The ids in `renewed` get a new key, and with it
+    the vector that is given, also where their content is what is stored.
 
     All parts of an item are added in one commit of Lance, which is whole or not at all: a key that has one vector has
     all of them, and so is embedded.
@@ -79,11 +82,11 @@ def commit(
     sizes = np.ones(len(batch), dtype=np.int64) if counts is None else np.asarray(counts, dtype=np.int64)
     _check_vectors(space, batch, array, sizes)
     with ledger.committing(collection):
-        keys = _write_items(collection, known.picture, batch)
-        new = ~known.embedded.holds(keys)
+        keys = _write_items(collection, known.picture, batch, renewed)
+        new: Mask = ~known.embedded.holds(keys)
         _write_vectors(collection, space, batch, keys, np.where(new, sizes, 0), array[np.repeat(new, sizes)])
         known.embedded.add(keys)
-    return int(new.sum())
+    return new
 
 
 def commit_metadata(collection: Collection, known: Known, items: Sequence[Item]) -> None:
@@ -140,7 +143,7 @@ def compact(collection: Collection, space: Space) -> None:
                 table.optimize(cleanup_older_than=timedelta(days=1))
 
 
-def _write_items(collection: Collection, picture: Picture, batch: Sequence[Decoded]) -> Keys:
+def _write_items(collection: Collection, picture: Picture, batch: Sequence[Decoded], renewed: Collected[str]) -> Keys:
     """Write the rows of a batch that are new or changed, and return the keys (n,) of all."""
     items = [d.item for d in batch]
     ids = [item.id for item in items]
@@ -152,6 +155,8 @@ def _write_items(collection: Collection, picture: Picture, batch: Sequence[Decod
     fresh, settled = np.ones(len(batch), dtype=bool), np.zeros(len(batch), dtype=bool)
     digests = packed([digest_of(batch[i].content_hash) for i in stored])
     same = facts.same_content(rows[stored], digests)
+    if renewed:
+        same &= np.array([ids[i] not in renewed for i in stored], dtype=bool)
     fresh[stored] = ~same
     files_same = facts.same_files(rows[stored], [batch[i].size for i in stored], [batch[i].mtime_ns for i in stored])
     settled[stored] = same & files_same & facts.describe(rows[stored], [items[i] for i in stored], picture.edits)
@@ -173,9 +178,9 @@ def _item_rows(
     columns: dict[str, Any] = {
         "id": [d.item.id for d in batch], "key": keys, "content_hash": [d.content_hash for d in batch],
         "size": [d.size for d in batch], "mtime_ns": [d.mtime_ns for d in batch],
-        "media_type": [_media_type(d.item) for d in batch], "text": [_text(d) for d in batch],
-    }  # fmt: skip
+        "media_type": [_media_type(d.item) for d in batch],     }  # fmt: skip
     kept = [before.get(d.item.id, {}) for d in batch] if before else [{}] * len(batch)
+    columns["text"] = [_text(d, old) for d, old in zip(batch, kept, strict=True)]
     for name in table.names:
         if name not in columns:
             columns[name] = [row[name] if name in row else old.get(name) for row, old in zip(wanted, kept, strict=True)]
@@ -200,8 +205,10 @@ def _guessed(suffix: str) -> str:
     return mimetypes.guess_type(f"file{suffix}")[0] or ""
 
 
-def _text(d: Decoded) -> str | None:
-    return d.item.text if d.item.text is not None else (d.value if d.item.medium == "text" else None)
+def _text(d: Decoded, stored: Mapping[str, Any]) -> str | None:
+    text: str | None = d.item.text if d.item.text is not None else (d.value if d.item.medium == "text" else None)
+    # a ready vector comes without its text: the same content has the same
+    return stored.get("text") if text is None and stored.get("content_hash") == d.content_hash else text
 
 
 def _file_facts(item: Item) -> dict[str, Any]:

@@ -127,7 +127,7 @@ class Lane:
         self.run.pending = 0
         if batch:
             array = np.concatenate(arrays)
-            new = commit.commit(self.collection, self.encoder.space, self.known, batch, array, counts)
+            new = int(commit.commit(self.collection, self.encoder.space, self.known, batch, array, counts).sum())
             self.run.embedded += new
             self.run.unchanged += len(batch) - new
 

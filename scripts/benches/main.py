@@ -19,6 +19,7 @@ TABLES = {
     "decode": "decode: from the bytes of JPEG to an encoder's pixels",
     "extract": "extract: from files to committed rows",
     "search": "search: nearest ten of stored vectors",
+    "store": "store: ready vectors in, found again, opened and read",
 }
 
 

@@ -144,7 +144,7 @@ def test_one_spaces_commit_leaves_the_pictures_of_the_others_fresh(tmp_path: Pat
     seen: list[Known] = []
     write = commit.commit
 
-    def watched(collection: Collection, space: Any, known: Known, *rest: Any) -> int:
+    def watched(collection: Collection, space: Any, known: Known, *rest: Any) -> Any:
         seen.append(known)
         return write(collection, space, known, *rest)
 

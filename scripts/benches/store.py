@@ -1,0 +1,146 @@
+"""Ready vectors into the store, what is stored found again, a collection opened, and all vectors read.
+
+Peers store the same ids and vectors: a bare LanceDB table, a Parquet file, a .npy file. Sizes: 20,000 x 384 vectors for
+ingest and reading (20 fragments), 200,000 items for the resume check and for opening.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from benches.frame import Contender
+
+from embedder.records import FloatMatrix, Item
+from embedder.space import Space
+from index import build, derived, schema
+from index.changes import unchanged
+from index.known import Known
+from index.selection import windows
+from index.store import Collection, Store
+from index.upsert import upsert_vectors
+from index.view import Live
+
+UNIT = "rows"
+DIM, FRAGMENTS = 384, 20
+SPACE = Space("hashing:384", DIM, ("text",), {"architecture": "synthetic", "dtype": "float32", "normalize": True})
+NARROW = Space("hashing:8", 8, ("text",), {"architecture": "synthetic", "dtype": "float32", "normalize": True})
+
+
+def contenders(work: Path, *, quick: bool) -> list[Contender]:
+    """Fill what is read, and return what writes, checks, opens and reads."""
+    count, many = (2_000, 5_000) if quick else (20_000, 200_000)
+    rows = np.random.default_rng(0).standard_normal((count, DIM)).astype(np.float32)
+    return [*writers(work, rows), *checks(work, many), *readers(work, rows)]
+
+
+def writers(work: Path, rows: FloatMatrix) -> list[Contender]:
+    """Return what writes the vectors once, into a new place each time."""
+    ids = [f"pictures/{i:08d}.jpg" for i in range(len(rows))]
+    turn = itertools.count()
+
+    def bare() -> int:
+        table = lancedb.connect(str(work / f"bare{next(turn)}")).create_table("v", arrow(ids[:0], rows[:0]))
+        table.add(arrow(ids, rows))
+        return len(rows)
+
+    def ours() -> int:
+        collection = Store.open(work / f"ours{next(turn)}", create=True).collection("c", create=True)
+        return sum(s.status == "stored" for s in upsert_vectors(collection, SPACE, ids, rows))
+
+    def parquet() -> int:
+        pq.write_table(arrow(ids, rows), work / "rows.parquet")
+        return len(rows)
+
+    def npy() -> int:
+        np.save(work / "rows.npy", rows)
+        return len(rows)
+
+    scope = f"ingest of {len(rows):,} ready vectors"
+    return [
+        Contender("limit", "numpy, one .npy file without ids", npy, scope),
+        Contender("peer", "LanceDB, bare add of one table", bare, scope),
+        Contender("peer", "pyarrow, one Parquet file", parquet, scope, "a file, not a store"),
+        Contender("us", "permafrost upsert, items and vectors", ours, scope),
+    ]
+
+
+def arrow(ids: list[str], rows: FloatMatrix) -> Any:
+    """Return ids and vectors as an Arrow table."""
+    return pa.table(
+        {"id": pa.array(ids, pa.string()), "vector": pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), DIM)}
+    )
+
+
+def checks(work: Path, count: int) -> list[Contender]:
+    """Return the resume check over items that are all stored, the source alone, and the opening of a collection."""
+    path = work / "many"
+    collection = Store.open(path, create=True).collection("c", create=True)
+    ids = [f"pictures/{i:08d}.jpg" for i in range(count)]
+    narrow = np.random.default_rng(1).standard_normal((count, 8)).astype(np.float32)
+    upsert_vectors(collection, NARROW, ids, narrow, texts=[f"text {i}" for i in range(count)])
+
+    def items() -> Iterator[Item]:
+        for i, id in enumerate(ids):
+            yield Item(id=id, medium="text", source="vectors", text=f"text {i}")
+
+    def check() -> int:
+        known, same = Known.read(collection, NARROW), 0
+        for window in windows(items()):
+            chosen = [entry for entry in window if isinstance(entry, Item)]
+            at = known.picture.facts.find([item.id for item in chosen])
+            found, _, _ = unchanged(known.picture.facts, chosen, at)
+            same += int((found & known.have(at)).sum())
+        return same
+
+    def opened() -> int:
+        return len(Live.read(Store.open(path).collection("c")).keys)
+
+    resume = f"resume check of {count:,} items"
+    return [
+        Contender("limit", "the items made, and nothing asked", lambda: sum(1 for _ in items()), resume),
+        Contender("us", "permafrost, the store read and all items compared", check, resume),
+        Contender("us", "permafrost, from the path to live keys", opened, f"opening {count:,} items"),
+    ]
+
+
+def readers(work: Path, rows: FloatMatrix) -> list[Contender]:
+    """Return what reads all vectors: Lance's table in fragments, and the matrix beside the index."""
+    collection = Store.open(work / "read", create=True).collection("c", create=True)
+    step = len(rows) // FRAGMENTS
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        upsert_vectors(collection, SPACE, [f"{start + i}" for i in range(len(part))], part)
+    build.build(collection, SPACE, kind="flat")
+    table = collection.vectors(SPACE)
+
+    def lance() -> int:
+        return len(touched(schema.vectors_of(table.search().select(["key", "vector"]).to_arrow())))
+
+    scope = f"all vectors read, {FRAGMENTS} fragments"
+    return [
+        Contender("peer", "LanceDB, to numpy", lance, scope),
+        Contender("us", "permafrost, the memory-mapped matrix", reader(collection), scope),
+    ]
+
+
+def reader(collection: Collection) -> Callable[[], int]:
+    """Return what opens the matrix, its checksum known, and reads all of it."""
+
+    def read() -> int:
+        loaded = derived.load(collection, SPACE)
+        return len(touched(loaded.matrix)) if loaded else 0
+
+    return read
+
+
+def touched(matrix: FloatMatrix) -> FloatMatrix:
+    """Read every number once, so that a mapped file is read too."""
+    matrix.sum()
+    return matrix
