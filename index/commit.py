@@ -89,6 +89,30 @@ def commit(
     return new
 
 
+def commit_new(
+    collection: Collection, space: Space, known: Known, columns: Mapping[str, Any], array: FloatMatrix
+) -> bool:
+    """Store items that are not here yet, given as columns of `items` with a vector each; say whether they were.
+
+    Nothing is written, and the answer is False, where one of the ids is stored by now, or was edited by hand before.
+    """
+    ids = columns["id"]
+    with ledger.committing(collection):
+        picture = known.picture
+        if (picture.current(collection, ids).find(ids) >= 0).any() or picture.edits:
+            return False
+        first = reserve_keys(collection, len(ids))
+        keys = np.arange(first, first + len(ids))
+        rows = schema.item_columns(collection.items.schema, {**columns, "key": keys}, len(ids))
+        _merge(collection, picture, rows, new=True)
+        table = collection.vectors(space)
+        parts = [0] * len(ids)
+        files.checkpoint("vectors")
+        table.add(schema.vector_table(table.schema, keys.tolist(), parts, ids, columns["content_hash"], array))
+        known.embedded.add(keys)
+    return True
+
+
 def commit_metadata(collection: Collection, known: Known, items: Sequence[Item]) -> None:
     """Store what the source says of items whose content is unchanged; vectors are not touched."""
     with ledger.committing(collection):

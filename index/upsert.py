@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +21,7 @@ from index.store import Collection
 MOST, SOURCE = 50_000, "vectors"
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """What became of one vector; `reason` where it failed. `superseded`: a later one of the same call has its id."""
 
     id: str
@@ -77,6 +76,11 @@ def upsert_vectors(
     stored: set[int] = set()
     for start in range(0, len(chosen), MOST):
         places = chosen[start : start + MOST].tolist()
+        fresh = {n: [v[i] for i in places] for n, v in said.items()} | {"id": [ids[i] for i in places]}
+        fresh |= {} if texts is None else {"text": [texts[i] for i in places]}
+        if _all_new(collection, space, known, fresh, array[places], medium, source):
+            stored.update(places)
+            continue
         batch = [_ready(ids[i], _at(texts, i), {n: v[i] for n, v in said.items()}, medium, source) for i in places]
         batch, renewed = _versions(collection, space, known, batch, array[places], keep_source=source is None)
         new = commit.commit(collection, space, known, batch, array[places], renewed=renewed)
@@ -90,6 +94,24 @@ def _status(id: str, place: int, last: Mapping[str, int], usable: Mask, stored: 
     if not usable[place]:
         return Status(id, "failed", "the vector is not finite or has zero norm")
     return Status(id, "stored" if place in stored else "unchanged")
+
+
+def _all_new(
+    collection: Collection, space: Space, known: Known, columns: dict[str, Any], array: FloatMatrix, medium: Medium,
+    source: str | None,
+) -> bool:  # fmt: skip
+    """Store the items where none of them is here: without a Python object for each."""
+    count, texts = len(array), columns.get("text")
+    if (known.picture.facts.find(columns["id"]) >= 0).any():
+        return False
+    flat, step = array.reshape(-1).view(np.uint8).data, 4 * array.shape[1]
+    starts = range(0, count * step, step)
+    data = [flat[at : at + step] for at in starts] if texts is None else [text.encode() for text in texts]
+    columns["content_hash"] = [hashlib.sha256(one).hexdigest() for one in data]
+    columns["size"] = [0] * count if texts is None else [len(one) for one in data]
+    columns["source"] = [source or SOURCE] * count
+    columns["media_type"] = [{"text": "text/plain", "image": "image/*"}[medium]] * count
+    return commit.commit_new(collection, space, known, columns, array)
 
 
 def _at(values: Sequence[str] | None, place: int) -> str | None:
