@@ -22,7 +22,7 @@ from index.store import Collection
 log = logging.getLogger("permafrost.index")
 FILE, COPIES = "ledger.json", "ledger"
 NEWEST = (1 << 64) - 1
-REMEDY = "permafrost doctor --mend"
+REMEDY = "permafrost verify C --mend"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def check(collection: Collection) -> None:
             was = f"it would open as it was at version {found}" if found else "nothing of it is left"
             raise Damaged(
                 f"version {entry['version']} of table {name}, the last that was written, is gone: {was}",
-                where=str(collection.path), hint=REMEDY,
+                where=str(collection.path), hint=REMEDY.replace(" C ", f" {collection.name} "),
             )  # fmt: skip
 
 

@@ -76,8 +76,8 @@ class Store:
         """Return the names of the collections, sorted."""
         return sorted(n for p in self.path.glob("*/collection.json") if NAME.fullmatch(n := p.parent.name))
 
-    def collection(self, name: str, *, create: bool = False) -> Collection:
-        """Open a collection; with `create`, make it where there is none.
+    def collection(self, name: str, *, create: bool = False, check: bool = True) -> Collection:
+        """Open a collection; with `create`, make it where there is none; without `check`, also one that lost a commit.
 
         Raises:
             UnknownName: there is none; the nearest names are in the hint.
@@ -97,7 +97,8 @@ class Store:
                 if not (folder / "collection.json").exists():
                     _create_collection(folder)
         collection = Collection(folder)
-        ledger.check(collection)
+        if check:
+            ledger.check(collection)
         return collection
 
     def delete(self, name: str) -> None:

@@ -60,24 +60,18 @@ def upsert_vectors(
     Raises:
         UsageError: another number of vectors, texts or values than ids, or another dimension than the Space has.
     """
-    array = np.ascontiguousarray(vectors, dtype=np.float32)
     said = dict(columns or {})
-    given = [array, *said.values(), *([] if texts is None else [texts])]
-    if any(len(values) != len(ids) for values in given) or array.ndim != 2 or array.shape[1] != space.dim:
-        raise UsageError(f"{len(ids)} ids came with vectors of shape {array.shape}, or too few values; dim {space.dim}")
+    array = _checked(space, ids, vectors, [*said.values(), *([] if texts is None else [texts])])
     norms = np.linalg.norm(array, axis=1)
     usable = np.isfinite(norms) & (norms > 0)
     last = {id: i for i, id in enumerate(ids)}
     chosen = np.array([i for i in last.values() if usable[i]], dtype=np.int64)
-    commit.ensure_columns(collection, types or {})
-    if not collection.has_space(space):
-        collection.add_space(space, {})
-    known = known or Known.read(collection, space)
+    known = _opened(collection, space, types or {}, known)
     stored: set[int] = set()
     for start in range(0, len(chosen), MOST):
         places = chosen[start : start + MOST].tolist()
-        fresh = {n: [v[i] for i in places] for n, v in said.items()} | {"id": [ids[i] for i in places]}
-        fresh |= {} if texts is None else {"text": [texts[i] for i in places]}
+        whole = {**said, "id": ids, **({} if texts is None else {"text": texts})}
+        fresh = {name: [values[i] for i in places] for name, values in whole.items()}
         if _all_new(collection, space, known, fresh, array[places], medium, source):
             stored.update(places)
             continue
@@ -86,6 +80,20 @@ def upsert_vectors(
         new = commit.commit(collection, space, known, batch, array[places], renewed=renewed)
         stored.update(chosen[start : start + MOST][new].tolist())
     return [_status(id, i, last, usable, stored) for i, id in enumerate(ids)]
+
+
+def _opened(collection: Collection, space: Space, types: Mapping[str, str], known: Known | None) -> Known:
+    commit.ensure_columns(collection, types)
+    if not collection.has_space(space):
+        collection.add_space(space, {})
+    return known or Known.read(collection, space)
+
+
+def _checked(space: Space, ids: Sequence[str], vectors: FloatMatrix, others: Sequence[Sequence[Any]]) -> FloatMatrix:
+    array = np.ascontiguousarray(vectors, dtype=np.float32)
+    if array.shape != (len(ids), space.dim) or any(len(values) != len(ids) for values in others):
+        raise UsageError(f"{len(ids)} ids came with vectors of shape {array.shape}, or too few values; dim {space.dim}")
+    return array
 
 
 def _status(id: str, place: int, last: Mapping[str, int], usable: Mask, stored: set[int]) -> Status:

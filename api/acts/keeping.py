@@ -11,7 +11,7 @@ from embedder.encoder import Encoder
 from embedder.errors import PermafrostError, Refused, SpaceMismatch, UnknownName, UsageError
 from embedder.space import Space
 from heads import kept, saved
-from index import commit, filters, inspect, resample, schema, standing, vacuum
+from index import commit, filters, inspect, ledger, resample, schema, standing, vacuum
 from index.readers import reading
 from index.store import Collection
 from index.view import matching_keys
@@ -63,10 +63,11 @@ class Keeping(Held):
         """Check every row and file, and embed `sample` items of each Space again, drawn by `seed`.
 
         Returns:
-            `ok checked problems`, `reembedded: [{space encoder compared lowest skipped why}]`, and `mended`, the
-            number of damaged rows removed.
+            `ok checked problems`, `reembedded: [{space encoder compared lowest skipped why}]`, `mended`, the number of
+            damaged rows removed, and `repaired`, what became of lost or damaged manifests.
         """
-        collection = self.collection(name)
+        collection = self.store().collection(name, check=False)
+        repaired = ledger.repair(collection) if mend and ledger.faults(collection) else []
         with reading(collection):
             verdict = inspect.verify(collection)
         for reference, what in saved.damaged(collection):
@@ -75,7 +76,7 @@ class Keeping(Held):
         spaces = [] if any(p.row is None for p in verdict.problems) or not sample else collection.spaces().values()
         again = [self._embed_again(collection, space, sample, seed, verdict) for space in spaces]
         mended = inspect.mend(collection, verdict) if mend else 0
-        return {"collection": name, **verdict.as_json(), "reembedded": again, "mended": mended}
+        return {"collection": name, **verdict.as_json(), "reembedded": again, "mended": mended, "repaired": repaired}
 
     def _embed_again(
         self, collection: Collection, space: Space, sample: int, seed: int, verdict: inspect.Verdict

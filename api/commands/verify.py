@@ -33,8 +33,10 @@ def run(
 def text(found: Mapping[str, Any]) -> str:
     """Return what was checked, and each problem with what to do."""
     checked = ", ".join(f"{show.count(n)} {what}" for what, n in found["checked"].items())
+    repaired = [f"  repaired {show.safe(line)}" for line in found["repaired"]]
     if found["ok"]:
-        return "\n".join([f"{found['collection']}: {checked}, all sound", *map(_again, found["reembedded"])])
+        sound = f"{found['collection']}: {checked}, all sound"
+        return "\n".join([sound, *repaired, *map(_again, found["reembedded"])])
     problems = found["problems"]
     lines = [f"{found['collection']}: {checked}, {show.count(len(problems), 'problem')}"]
     for problem in problems[:SHOWN]:
@@ -46,7 +48,7 @@ def text(found: Mapping[str, Any]) -> str:
         ]
     if len(problems) > SHOWN:
         lines.append(f"  and {show.count(len(problems) - SHOWN)} more: --json shows all")
-    lines += map(_again, found["reembedded"])
+    lines += [*repaired, *map(_again, found["reembedded"])]
     if found["mended"]:
         lines.append(f"removed {show.count(found['mended'], 'damaged row')}: permafrost embed makes them again")
     return "\n".join(lines)

@@ -139,9 +139,12 @@ def test_a_lost_newest_manifest_is_refused_and_put_back(sound: Path, tmp_path: P
     newest(Collection(store / "c"), table).unlink()
     with pytest.raises(Damaged, match=f"of table {table}, the last that was written, is gone") as refused:
         Store.open(store).collection("c")
-    assert refused.value.hint == "permafrost doctor --mend"
-    done = ledger.repair(Collection(store / "c"))
-    assert [line.split(":")[0] for line in done] == [f"table {table}"]
+    assert refused.value.hint == "permafrost verify c --mend"
+    service = Service(Settings(store=str(store)))
+    assert not service.verify("c", sample=0)["ok"]
+    done = service.verify("c", sample=0, mend=True)
+    assert done["ok"]
+    assert [line.split(":")[0] for line in done["repaired"]] == [f"table {table}"]
     assert values(Store.open(store).collection("c")) == expected
     assert inspect.verify(Store.open(store).collection("c")).problems == []
     assert ledger.repair(Collection(store / "c")) == []
