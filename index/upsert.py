@@ -62,8 +62,7 @@ def upsert_vectors(
     """
     said = dict(columns or {})
     array = _checked(space, ids, vectors, [*said.values(), *([] if texts is None else [texts])])
-    norms = np.linalg.norm(array, axis=1)
-    usable = np.isfinite(norms) & (norms > 0)
+    usable = _usable(array)
     last = {id: i for i, id in enumerate(ids)}
     chosen = np.array([i for i in last.values() if usable[i]], dtype=np.int64)
     known = _opened(collection, space, types or {}, known)
@@ -80,6 +79,12 @@ def upsert_vectors(
         new = commit.commit(collection, space, known, batch, array[places], renewed=renewed)
         stored.update(chosen[start : start + MOST][new].tolist())
     return [_status(id, i, last, usable, stored) for i, id in enumerate(ids)]
+
+
+def _usable(array: FloatMatrix) -> Mask:
+    norms = np.linalg.norm(array, axis=1)
+    usable: Mask = np.isfinite(norms) & (norms > 0)
+    return usable
 
 
 def _opened(collection: Collection, space: Space, types: Mapping[str, str], known: Known | None) -> Known:
