@@ -1,16 +1,18 @@
 """Vectors that come ready: items and vectors of a declared Space, stored by the same protocol as embedded ones.
 
 An item that brings the hash of its content is the version of its content that the hash says. One that brings none, and
-is stored without a vector in this Space, is taken to be what is stored; else its version is the hash of its vectors, so
+is stored without a vector in this Space, is taken to be what is stored; else its version is named after its vectors, so
 that the same vectors are unchanged and others are a new version, which ends the item's vectors in all Spaces.
+
+What is stored is looked at under the commit lock: what another process wrote a moment before is seen, not overwritten.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, overload
 
 import numpy as np
 from lancedb import col
@@ -18,13 +20,17 @@ from numpy.typing import NDArray
 
 from embedder.records import Decoded, FloatMatrix, Item, Medium
 from embedder.space import Space
-from index import commit, schema
-from index.commit import Known
+from index import commit, ledger, schema
+from index.checksums import GAMMA, mixed, multipliers, vector_sums
+from index.known import NONE, Facts, Known, Mask, Rows, digest_of
 from index.store import Collection
 
 Status = Literal["inserted", "updated", "unchanged", "superseded", "failed"]
 UNIT_TOLERANCE = 1e-3
 LEAST_COSINE = 0.999
+# squares between these neither overflow float32 nor vanish in it
+SAFE_NORMS = (1e-15, 1e15)
+MEDIA_TYPES: dict[Medium, str] = {"text": "text/plain", "image": "image/*"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,66 @@ class Outcome:
     message: str = ""
 
 
+@dataclass(frozen=True)
+class Ready:
+    """Many ready vectors in columns: one (dim,) of any float dtype for each id, and what is known of each item.
+
+    `columns` holds (n,) values of the user's columns and of `group`; `texts` are the contents, where there are any.
+    """
+
+    ids: Sequence[str]
+    vectors: NDArray[Any]
+    medium: Medium
+    source: str
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    texts: Sequence[str] | None = None
+
+    def arrivals(self) -> list[Arrival]:
+        """Return the same, an object for each."""
+        found = []
+        for i, (id, vector) in enumerate(zip(self.ids, self.vectors, strict=True)):
+            said = {name: values[i] for name, values in self.columns.items()}
+            group, text = said.pop("group", None), None if self.texts is None else self.texts[i]
+            size = None if text is None else len(text.encode())
+            item = Item(id, self.medium, self.source, text=text, size=size, group=group, columns=said)
+            found.append(Arrival(item, vector[None], None if text is None else _sha256(text)))
+        return found
+
+
+class Inserted(Sequence[Outcome]):
+    """One outcome for each id: all of them were inserted."""
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        self._ids = ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, place: int) -> Outcome: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Inserted: ...
+
+    def __getitem__(self, place: int | slice) -> Outcome | Inserted:
+        return Inserted(self._ids[place]) if isinstance(place, slice) else Outcome(self._ids[place], "inserted")
+
+
+def upsert_columns(
+    collection: Collection, space: Space, known: Known, ready: Ready, *, normalize: bool = False
+) -> Sequence[Outcome]:
+    """Store ready vectors as `upsert` does; where all are new and good, without an object for each."""
+    if ready.vectors.shape == (len(ready.ids), space.dim) and len(set(ready.ids)) == len(ready.ids):
+        vectors, bad = _judged(space, ready.vectors, normalize=normalize)
+        if not bad:
+            columns = _columns(ready, vectors)
+            with ledger.committing(collection):
+                if commit.are_new(collection, known, ready.ids):
+                    commit.write_new(collection, space, known, columns, vectors)
+                    return Inserted(ready.ids)
+    return upsert(collection, space, known, ready.arrivals(), normalize=normalize)
+
+
 def upsert(
     collection: Collection, space: Space, known: Known, batch: Sequence[Arrival], *, normalize: bool = False
 ) -> list[Outcome]:
@@ -64,80 +130,171 @@ def upsert(
         a Space that normalises, is `failed` and nothing of its item is stored; so is one whose content is stored with
         another vector of this Space.
     """
-    made: list[FloatMatrix | Outcome] = [_checked(space, one, normalize=normalize) for one in batch]
+    made = _checked(space, batch, normalize=normalize)
     last = {one.item.id: at for at, one in enumerate(batch) if not isinstance(made[at], Outcome)}
-    known.refresh(collection, list(last))
     chosen = [(batch[at], vectors) for at in last.values() if not isinstance(vectors := made[at], Outcome)]
-    versions = _versions(collection, space, known, chosen)
-    kept = [(_decoded(one, versions[one.item.id], known), vectors) for one, vectors in chosen if versions[one.item.id]]
-    done = {d.item.id: Outcome(d.item.id, _status(known, d)) for d, _ in kept}
-    if kept:
-        arrays = [vectors for _, vectors in kept]
-        commit.commit(collection, space, known, [d for d, _ in kept], np.concatenate(arrays), [len(a) for a in arrays])
+    done: dict[str, Outcome] = {}
+    if chosen:
+        with ledger.committing(collection):
+            done = _store(collection, space, known, chosen)
     outcomes: list[Outcome] = []
     for at, one in enumerate(batch):
         bad, id = made[at], one.item.id
         if isinstance(bad, Outcome):
             outcomes.append(bad)
         else:
-            outcomes.append(done.get(id, _conflict(id, space)) if last[id] == at else Outcome(id, "superseded"))
+            outcomes.append(done[id] if last[id] == at else Outcome(id, "superseded"))
     return outcomes
 
 
-def vectors_hash(vectors: FloatMatrix) -> str:
-    """Return the sha256, in hex, that stands for content that nobody has: over the vectors, little-endian float32."""
-    return hashlib.sha256(b"vectors\0" + np.ascontiguousarray(vectors, "<f4").tobytes()).hexdigest()
+def vectors_hashes(array: FloatMatrix, counts: Sequence[int]) -> list[str]:
+    """Return 64 hex digits for each item: the name of content that nobody has, made of its vectors.
+
+    It is made of the 64 bits of `vector_sums` of its parts, and no cryptographic hash: that two vectors of one id are
+    the same is decided by comparing them.
+    """
+    sizes = np.asarray(counts, dtype=np.int64)
+    starts = np.cumsum(sizes) - sizes
+    places = np.arange(len(array)) - np.repeat(starts, sizes)
+    by = multipliers(int(sizes.max(initial=0)))
+    total = np.add.reduceat(vector_sums(array) * by[places], starts) if len(array) else np.empty(0, dtype=np.uint64)
+    words = mixed(total[:, None] + np.arange(1, 5, dtype=np.uint64) * GAMMA)
+    text = words.astype("<u8").tobytes().hex()
+    return [text[at : at + 64] for at in range(0, len(text), 64)]
 
 
-def _checked(space: Space, one: Arrival, *, normalize: bool) -> FloatMatrix | Outcome:
-    array = np.asarray(one.vectors)
-    if array.ndim != 2 or array.shape[1:] != (space.dim,) or not len(array) or array.dtype.kind not in "fiu":
-        shape = "x".join(map(str, array.shape[1:])) or "none"
-        return Outcome(one.item.id, "failed", "wrong_dim", f"a vector of {shape} dimensions, not {space.dim}")
-    with np.errstate(over="ignore"):
+def _columns(ready: Ready, vectors: FloatMatrix) -> dict[str, Any]:
+    count, texts = len(ready.ids), ready.texts
+    data = [text.encode() for text in texts or ()]
+    return {
+        **ready.columns, "id": ready.ids, "source": [ready.source] * count, "text": texts or [None] * count,
+        "media_type": [MEDIA_TYPES[ready.medium]] * count, "size": [len(one) for one in data] or [None] * count,
+        "content_hash": [hashlib.sha256(one).hexdigest() for one in data] or vectors_hashes(vectors, [1] * count),
+    }  # fmt: skip
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _checked(space: Space, batch: Sequence[Arrival], *, normalize: bool) -> list[FloatMatrix | Outcome]:
+    """Return the vectors of each arrival as they can be stored, or why they cannot."""
+    made: list[FloatMatrix | Outcome] = []
+    for one in batch:
+        given = np.asarray(one.vectors)
+        if given.ndim != 2 or given.shape[1:] != (space.dim,) or not len(given) or given.dtype.kind not in "fiu":
+            shape = "x".join(map(str, given.shape[1:])) or "none"
+            message = f"a vector of {shape} dimensions, not {space.dim}"
+            made.append(Outcome(one.item.id, "failed", "wrong_dim", message))
+        else:
+            made.append(given)
+    arrays = [found for found in made if not isinstance(found, Outcome)]
+    if not arrays:
+        return made
+    vectors, bad = _judged(space, np.concatenate(arrays), normalize=normalize)
+    start = 0
+    for at, array in enumerate(made):
+        if not isinstance(array, Outcome):
+            rows = range(start, start := start + len(array))
+            why = next((bad[row] for row in rows if row in bad), None) if bad else None
+            made[at] = vectors[rows.start : rows.stop] if why is None else Outcome(batch[at].item.id, "failed", *why)
+    return made
+
+
+def _judged(space: Space, array: NDArray[Any], *, normalize: bool) -> tuple[FloatMatrix, dict[int, tuple[str, str]]]:
+    """Return vectors (n, dim) as they are stored, and for each that cannot be, by row, the reason and a message."""
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         vectors = np.ascontiguousarray(array, dtype=np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    if not np.isfinite(norms).all():
-        return Outcome(one.item.id, "failed", "non_finite", "the vector holds NaN or infinity")
-    # a norm below the smallest float32 is zero to whoever reads the vector
-    if not (norms > np.finfo(np.float32).tiny).all():
-        return Outcome(one.item.id, "failed", "zero_norm", "the vector has zero norm")
-    if norms.max() >= np.finfo(np.float32).max:
-        return Outcome(one.item.id, "failed", "non_finite", "the vector's norm does not fit into float32")
-    if not space.identity.get("normalize") or (np.abs(norms - 1) <= UNIT_TOLERANCE).all():
-        return vectors
-    if normalize:
-        return np.asarray(vectors / norms[:, None], dtype=np.float32)
-    worst = norms[np.argmax(np.abs(norms - 1))]
-    message = f"the vector has length {worst:.4g}, and Space {space.short} has unit length; --normalize scales it"
-    return Outcome(one.item.id, "failed", "not_unit", message)
+        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors)).astype(np.float64)
+        doubtful = np.flatnonzero(~((norms > SAFE_NORMS[0]) & (norms < SAFE_NORMS[1])))
+        norms[doubtful] = np.linalg.norm(vectors[doubtful].astype(np.float64), axis=1)
+    bad: dict[int, tuple[str, str]] = {}
+    for row in doubtful.tolist():
+        if not np.isfinite(norms[row]):
+            bad[row] = ("non_finite", "the vector holds NaN or infinity")
+        # a norm below the smallest float32 is zero to whoever reads the vector
+        elif norms[row] <= np.finfo(np.float32).tiny:
+            bad[row] = ("zero_norm", "the vector has zero norm")
+        elif norms[row] >= np.finfo(np.float32).max:
+            bad[row] = ("non_finite", "the vector's norm does not fit into float32")
+    if space.identity.get("normalize"):
+        off = [row for row in np.flatnonzero(~(np.abs(norms - 1) <= UNIT_TOLERANCE)).tolist() if row not in bad]
+        if normalize and off:
+            exact = np.linalg.norm(vectors[off].astype(np.float64), axis=1)
+            vectors = vectors.copy()
+            vectors[off] = vectors[off] / exact[:, None]
+        for row in () if normalize else off:
+            unit = f"and Space {space.short} has unit length; --normalize scales it"
+            bad[row] = ("not_unit", f"the vector has length {norms[row]:.4g}, {unit}")
+    return vectors, bad
+
+
+def _store(
+    collection: Collection, space: Space, known: Known, chosen: Sequence[tuple[Arrival, FloatMatrix]]
+) -> dict[str, Outcome]:
+    """Store arrivals with distinct ids and return what became of each; call it under the commit lock."""
+    ids = [one.item.id for one, _ in chosen]
+    facts = known.picture.current(collection, ids)
+    rows = facts.find(ids)
+    stored = np.flatnonzero(rows >= 0)
+    held = np.zeros(len(ids), dtype=bool)
+    held[stored] = known.embedded.holds(facts.keys[rows[stored]])
+    versions, renewed = _versions(collection, space, facts, rows, held, chosen)
+    kept = [at for at, version in enumerate(versions) if version]
+    batch = {at: _decoded(chosen[at][0], versions[at], facts, int(rows[at])) for at in kept}
+    done = {id: _conflict(id, space) for id, version in zip(ids, versions, strict=True) if not version}
+    same = _same(known, facts, rows, [at for at in kept if held[at] and ids[at] not in renewed], batch)
+    for at in kept:
+        status: Status = "inserted" if rows[at] < 0 else "unchanged" if same[at] else "updated"
+        done[ids[at]] = Outcome(ids[at], status)
+    if batch:
+        arrays = [chosen[at][1] for at in kept]
+        sizes = [len(array) for array in arrays]
+        commit.write(collection, space, known, list(batch.values()), np.concatenate(arrays), sizes, renewed)
+    return done
+
+
+def _same(known: Known, facts: Facts, rows: Rows, held: Sequence[int], batch: Mapping[int, Decoded]) -> Mask:
+    """Return a mask (n,) of those that are held, with the content and the columns that they come with."""
+    same = np.zeros(len(rows), dtype=bool)
+    at = [i for i in held if digest_of(batch[i].content_hash) == bytes(facts.digests[rows[i]])]
+    if at:
+        same[at] = facts.describe(rows[at], [batch[i].item for i in at], known.picture.edits)
+    return same
 
 
 def _versions(
-    collection: Collection, space: Space, known: Known, batch: Sequence[tuple[Arrival, FloatMatrix]]
-) -> dict[str, str]:
-    """Return each item's content hash; "" where its content is stored with another vector of this Space."""
-    found: dict[str, str] = {}
-    compared: dict[int, tuple[Arrival, FloatMatrix]] = {}
-    for one, vectors in batch:
-        stored = known.rows.get(one.item.id)
-        made = vectors_hash(vectors)
-        found[one.item.id] = one.content_hash or made
-        if stored is None or one.content_hash not in (None, stored.content_hash):
+    collection: Collection, space: Space, facts: Facts, rows: Rows, held: Mask,
+    chosen: Sequence[tuple[Arrival, FloatMatrix]],
+) -> tuple[list[str], set[str]]:  # fmt: skip
+    """Return each item's content hash, "" where its content is stored with another vector of this Space.
+
+    The ids in the second part are new versions, though by chance their vectors may be named as those before.
+    """
+    arrays = [vectors for _, vectors in chosen]
+    made = vectors_hashes(np.concatenate(arrays), [len(array) for array in arrays])
+    found = [one.content_hash or name for (one, _), name in zip(chosen, made, strict=True)]
+    compared: dict[int, int] = {}
+    renewed: set[str] = set()
+    for at in np.flatnonzero(rows >= 0).tolist():
+        said, stored = chosen[at][0].content_hash, bytes(facts.digests[rows[at]])
+        if said is not None and digest_of(said) != stored:
             continue
-        if stored.key not in known.embedded:
-            found[one.item.id] = stored.content_hash
-        elif stored.content_hash != made:
-            compared[stored.key] = (one, vectors)
-    for key, vectors in _stored(collection, space, list(compared)).items():
-        one, arrived = compared[key]
+        if held[at]:
+            compared[int(facts.keys[rows[at]])] = at
+        else:
+            found[at] = stored.hex()
+    for key, before in _stored(collection, space, list(compared)).items():
+        at = compared[key]
+        one, arrived = chosen[at]
         if one.content_hash is None:
-            same = np.array_equal(vectors, arrived)
-            found[one.item.id] = known.rows[one.item.id].content_hash if same else found[one.item.id]
-        elif not _alike(vectors, arrived):
-            found[one.item.id] = ""
-    return found
+            if np.array_equal(before, arrived):
+                found[at] = bytes(facts.digests[rows[at]]).hex()
+            else:
+                renewed.add(one.item.id)
+        elif not _alike(before, arrived):
+            found[at] = ""
+    return found, renewed
 
 
 def _alike(a: FloatMatrix, b: FloatMatrix) -> bool:
@@ -166,20 +323,14 @@ def _stored(collection: Collection, space: Space, keys: Sequence[int]) -> dict[i
     return {int(key): vectors[owners == key] for key in np.unique(owners)}
 
 
-def _decoded(one: Arrival, content_hash: str, known: Known) -> Decoded:
+def _decoded(one: Arrival, content_hash: str, facts: Facts, row: int) -> Decoded:
     """Return the item as the write path takes it; of content that is stored already, what it does not say is kept."""
-    item, stored = one.item, known.rows.get(one.item.id)
-    if stored is not None and stored.content_hash == content_hash and item.path is None and item.text is None:
-        row = stored.row
-        medium: Medium = "text" if str(row["media_type"]).startswith("text") else "image"
-        kept = {name: row[name] for name in ("text", "size", "mtime_ns") if getattr(item, name) is None}
-        item = replace(item, medium=medium, source=row["source"], group=item.group or row["group"], **kept)
+    item = one.item
+    same = row >= 0 and bytes(facts.digests[row]) == digest_of(content_hash)
+    if same and item.path is None and item.text is None:
+        said = {name: facts.said[name][row].as_py() for name in ("source", "group", "media_type")}
+        medium: Medium = "text" if str(said["media_type"]).startswith("text") else "image"
+        numbers = {"size": int(facts.sizes[row]), "mtime_ns": int(facts.mtimes[row])}
+        kept: dict[str, Any] = {n: None if v == NONE else v for n, v in numbers.items() if getattr(item, n) is None}
+        item = replace(item, medium=medium, source=said["source"], group=item.group or said["group"], **kept)
     return Decoded(item, content_hash, item.text, item.size, item.mtime_ns)
-
-
-def _status(known: Known, decoded: Decoded) -> Status:
-    stored = known.rows.get(decoded.item.id)
-    if stored is None:
-        return "inserted"
-    same = stored.content_hash == decoded.content_hash and stored.key in known.embedded
-    return "unchanged" if same and known.describes(decoded.item) else "updated"

@@ -102,7 +102,7 @@ def sample(collection: Collection, space: Space) -> int:
     drawn = np.sort(np.random.default_rng().choice(total, size=min(wanted, total), replace=False)).tolist()
     read = partial(_take, table, drawn)
     rows = _guarded(read, "vectors", Verdict())
-    return len(drawn) if rows is None else int((~schema.sound(rows, schema.vectors_of(rows))).sum())
+    return len(drawn) if rows is None else int((~schema.sound(rows)).sum())
 
 
 def _take(table: Any, offsets: list[int]) -> Any:
@@ -129,7 +129,7 @@ def _verify_items(collection: Collection, verdict: Verdict) -> Facts:
     keys = []
     for rows in _batches(collection.items, None):
         verdict.count("items", rows.num_rows)
-        sound = np.asarray(schema.item_crcs(rows.drop_columns(["_rowid"]))) == rows["row_crc"].to_numpy()
+        sound = schema.sound(rows.drop_columns(["_rowid"]))
         for id, row in _named(rows, ~sound):
             verdict.report("an item's row fails its checksum", schema.ITEMS, AGAIN, id, row)
         keys.append(rows["key"].to_numpy())
@@ -148,7 +148,7 @@ def _verify_items(collection: Collection, verdict: Verdict) -> Facts:
 def _verify_edits(collection: Collection, verdict: Verdict) -> None:
     for rows in _batches(collection.table(schema.EDITS), None):
         verdict.count("edits", rows.num_rows)
-        sound = np.asarray(schema.item_crcs(rows.drop_columns(["_rowid"]))) == rows["row_crc"].to_numpy()
+        sound = schema.sound(rows.drop_columns(["_rowid"]))
         for id, row in _named(rows, ~sound):
             verdict.report("an edit fails its checksum", schema.EDITS, "verify --mend, then label it again", id, row)
 
@@ -159,7 +159,7 @@ def _verify_vectors(collection: Collection, space: Space, facts: Facts | None, v
     for rows in _batches(collection.vectors(space), list(schema.CHECKED)):
         verdict.count("vectors", rows.num_rows)
         vectors = schema.vectors_of(rows)
-        sound = schema.sound(rows, vectors)
+        sound = schema.sound(rows.drop_columns(["_rowid"]))
         for id, row in _named(rows, ~sound):
             verdict.report("a vector fails its checksum", name, AGAIN, id, row)
         norms = np.linalg.norm(vectors, axis=1)

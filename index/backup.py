@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from embedder.errors import Damaged, Refused, UnknownName, UsageError
 from embedder.space import canonical_json
-from index import contents, files, migrate, schema, tags
+from index import contents, files, ledger, migrate, schema, tags
 from index.store import Collection, Store, check_name
 from index.view import Live
 
@@ -104,14 +104,16 @@ def restore(store: Store, path: Path, name: str, *, into: str | None = None) -> 
             f"the store has a collection {final.name!r}", where=str(store.path),
             hint="restore it under another name with --as NAME, or delete that one first",
         )  # fmt: skip
-    source = Store.open(path).path / name
     aside = store.path / f".tmp-{os.getpid()}-{final.name}"
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        shutil.copytree(source, aside)
-        if contents.root(Collection(aside)) != there[name].root:
+        shutil.copytree(path / name, aside / name)
+        shutil.copy2(path / migrate.MARK, aside)
+        # a backup of an older format stays as it is: its copy is brought up
+        migrate.bring_up(aside)
+        if contents.root(Collection(aside / name)) != there[name].root:
             raise Damaged("what was written is not what the backup holds", where=str(aside), hint="try again")
-        aside.rename(final)
+        (aside / name).rename(final)
         files.sync_folder(store.path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -145,7 +147,7 @@ def _moment(collection: Collection, name: str) -> Collection:
     """Freeze a collection, as a tag does, with the files beside its tables."""
     home = collection.path / tags.HOME
     frozen = home / name
-    with files.lock(collection.lock_path("commit")):
+    with ledger.committing(collection):
         tags.share_tables(collection, frozen)
         for file in BESIDE:
             shutil.copy2(collection.path / file, frozen / file)
@@ -195,16 +197,10 @@ def _sound_batches(source: Any, ordered: Any, name: str, live: Live | None, dama
 
 
 def _require_sound(rows: Any, name: str) -> None:
-    if name == schema.EDITS or not rows.num_rows:
-        return
-    if name == schema.ITEMS:
-        bad = [row["id"] for row in rows.to_pylist() if schema.item_crc(row) != row["row_crc"]]
-    else:
-        sound = schema.sound(rows, schema.vectors_of(rows))
-        bad = [id for id, good in zip(rows["id"].to_pylist(), sound, strict=True) if not good]
+    bad = rows["id"].filter(pa.array(~schema.sound(rows))).cast(pa.binary()).to_pylist()
     if bad:
         raise Damaged(
-            f"the row of {bad[0]!r} fails its checksum; nothing was backed up", where=name,
+            f"the row of {bad[0].decode(errors='replace')!r} fails its checksum; nothing was backed up", where=name,
             hint="permafrost verify C --mend, embed again, then back up",
         )  # fmt: skip
 

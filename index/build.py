@@ -139,13 +139,13 @@ def _npy_header(out: BinaryIO, rows: int, dim: int) -> None:
 
 
 def _sound_rows(table: Any, live: Live) -> Iterator[tuple[Keys, FloatMatrix, list[str]]]:
-    for batch in table.search().select(["key", "id", "part", "content_hash", "vector", "row_crc"]).to_batches():
+    for batch in table.search().select(list(schema.CHECKED)).to_batches():
         rows = pa.Table.from_batches([batch])
         rows = rows.filter(pa.array(live.holds(rows["key"].to_numpy())))
         if not rows.num_rows:
             continue
         vectors = schema.vectors_of(rows)
-        sound = schema.sound(rows, vectors)
+        sound = schema.sound(rows)
         ids = np.asarray(rows["id"].to_pylist(), dtype=object)
         yield rows["key"].to_numpy()[sound], vectors[sound], list(ids[~sound])
 

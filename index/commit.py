@@ -59,7 +59,37 @@ def ensure_columns(collection: Collection, wanted: Mapping[str, str]) -> None:
             items.add_columns(pa.schema(added))
 
 
+def set_golden(collection: Collection, space: Space, golden: Mapping[str, str]) -> None:
+    """Store the golden vectors of a Space whose table was made without, on its column of vectors."""
+    with ledger.committing(collection):
+        files.checkpoint("golden")
+        change = {"path": "vector", "metadata": {schema.GOLDEN_KEY.decode(): json.dumps(dict(golden))}}
+        collection.vectors(space).update_field_metadata(change)
+
+
 def commit(
+    collection: Collection,
+    space: Space,
+    known: Known,
+    batch: Sequence[Decoded],
+    array: FloatMatrix,
+    counts: Sequence[int] | None = None,
+) -> Mask:
+    """Store one batch, whose ids are distinct, and return a mask (n,) of the items that are new in this Space.
+
+    The next `counts[i]` rows of `array` are the vectors of `batch[i]`.
+
+    All parts of an item are added in one commit of Lance, which is whole or not at all: a key that has one vector has
+    all of them, and so is embedded.
+
+    Raises:
+        PermafrostError: a vector is not finite or has zero norm, or Lance stored another number of rows than asked.
+    """
+    with ledger.committing(collection):
+        return write(collection, space, known, batch, array, counts)
+
+
+def write(
     collection: Collection,
     space: Space,
     known: Known,
@@ -68,49 +98,39 @@ def commit(
     counts: Sequence[int] | None = None,
     renewed: Collected[str] = frozenset(),
 ) -> Mask:
-    """Store one batch, whose ids are distinct, and return a mask (n,) of the items that are new in this Space.
+    """As `commit`, for a caller that holds the commit lock.
 
-    The next `counts[i]` rows of `array` are the vectors of `batch[i]`. The ids in `renewed` get a new key, and with it
-    the vector that is given, also where their content is what is stored.
-
-    All parts of an item are added in one commit of Lance, which is whole or not at all: a key that has one vector has
-    all of them, and so is embedded.
-
-    Raises:
-        PermafrostError: a vector is not finite or has zero norm, or Lance stored another number of rows than asked.
+    The ids in `renewed` get a new key, and with it the given vector, also where their content is what is stored.
     """
     sizes = np.ones(len(batch), dtype=np.int64) if counts is None else np.asarray(counts, dtype=np.int64)
     _check_vectors(space, batch, array, sizes)
-    with ledger.committing(collection):
-        keys = _write_items(collection, known.picture, batch, renewed)
-        new: Mask = ~known.embedded.holds(keys)
-        _write_vectors(collection, space, batch, keys, np.where(new, sizes, 0), array[np.repeat(new, sizes)])
-        known.embedded.add(keys)
+    keys = _write_items(collection, known.picture, batch, renewed)
+    new: Mask = ~known.embedded.holds(keys)
+    _write_vectors(collection, space, batch, keys, np.where(new, sizes, 0), array[np.repeat(new, sizes)])
+    known.embedded.add(keys)
     return new
 
 
-def commit_new(
-    collection: Collection, space: Space, known: Known, columns: Mapping[str, Any], array: FloatMatrix
-) -> bool:
-    """Store items that are not here yet, given as columns of `items` with a vector each; say whether they were.
+def are_new(collection: Collection, known: Known, ids: Sequence[str]) -> bool:
+    """Say whether none of these ids is stored, nor anything edited by hand; call it under the commit lock."""
+    facts = known.picture.current(collection, ids)
+    return not known.picture.edits and bool((facts.find(ids) < 0).all())
 
-    Nothing is written, and the answer is False, where one of the ids is stored by now, or was edited by hand before.
-    """
+
+def write_new(
+    collection: Collection, space: Space, known: Known, columns: Mapping[str, Any], array: FloatMatrix
+) -> None:
+    """Store items that are not here yet, given as columns of `items` with a vector each, under the commit lock."""
     ids = columns["id"]
-    with ledger.committing(collection):
-        picture = known.picture
-        if (picture.current(collection, ids).find(ids) >= 0).any() or picture.edits:
-            return False
-        first = reserve_keys(collection, len(ids))
-        keys = np.arange(first, first + len(ids))
-        rows = schema.item_columns(collection.items.schema, {**columns, "key": keys}, len(ids))
-        _merge(collection, picture, rows, new=True)
-        table = collection.vectors(space)
-        parts = [0] * len(ids)
-        files.checkpoint("vectors")
-        table.add(schema.vector_table(table.schema, keys.tolist(), parts, ids, columns["content_hash"], array))
-        known.embedded.add(keys)
-    return True
+    first = reserve_keys(collection, len(ids))
+    keys = np.arange(first, first + len(ids))
+    rows = schema.item_columns(collection.items.schema, {**columns, "key": keys}, len(ids))
+    _merge(collection, known.picture, rows, new=True)
+    table = collection.vectors(space)
+    rows = schema.vector_table(table.schema, keys, np.zeros(len(ids)), rows["id"], rows["content_hash"], array)
+    files.checkpoint("vectors")
+    table.add(rows)
+    known.embedded.add(keys)
 
 
 def commit_metadata(collection: Collection, known: Known, items: Sequence[Item]) -> None:
@@ -281,7 +301,7 @@ def _write_vectors(
     parts = np.arange(len(owners)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     at = owners.tolist()
     ids, hashes = [batch[i].item.id for i in at], [batch[i].content_hash for i in at]
-    rows = schema.vector_table(table.schema, keys[owners].tolist(), parts.tolist(), ids, hashes, array)
+    rows = schema.vector_table(table.schema, keys[owners], parts, ids, hashes, array)
     files.checkpoint("vectors")
     table.add(rows)
 

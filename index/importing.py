@@ -21,8 +21,8 @@ from embedder.space import Space
 from index import bringing, commit, files
 from index.arriving import Arrival, upsert
 from index.bringing import Asked, Plan, VectorSource
-from index.commit import Known
 from index.exporting import MANIFEST, VERSION
+from index.known import Known
 from index.lane import Run, new_name
 from index.store import Collection
 

@@ -123,14 +123,7 @@ def _run(
         renamed = {options.rename.get(name, name): kind for name, kind in source.columns.items()}
         commit.ensure_columns(collection, renamed)
         for encoder in encoders:
-            if collection.has_space(encoder.space):
-                stored = collection.golden(encoder.space)
-                golden.check(encoder, stored)
-                if "default" not in collection.settings["aliases"]:
-                    # a writer ended between making the table and naming it
-                    collection.add_space(encoder.space, stored)
-            else:
-                collection.add_space(encoder.space, golden.pack(golden.vectors(encoder)))
+            _settle_space(collection, encoder)
         pictures = Known.read_all(collection, [encoder.space for encoder in encoders])
         lanes = [
             Lane(collection, source, encoder, run, known)
@@ -323,6 +316,22 @@ class _Ingest:
                 where=str(self.collection.path),
                 hint="free some space, then run the same command again: it goes on where it stopped",
             )  # fmt: skip
+
+
+def _settle_space(collection: Collection, encoder: Encoder) -> None:
+    """Make the Space's table, or see that the encoder still makes its vectors."""
+    space = encoder.space
+    if not collection.has_space(space):
+        collection.add_space(space, golden.pack(golden.vectors(encoder)))
+        return
+    stored = collection.golden(space)
+    golden.check(encoder, stored)
+    if not stored:
+        # the Space came with ready vectors: from now on its encoder is held to what it makes today
+        commit.set_golden(collection, space, golden.pack(golden.vectors(encoder)))
+    if "default" not in collection.settings["aliases"]:
+        # a writer ended between making the table and naming it
+        collection.add_space(space, stored)
 
 
 def _dry_run(collection: Collection, source: Source, encoder: Encoder, options: IngestOptions) -> Run:

@@ -26,7 +26,7 @@ from index.store import Collection, scan
 
 BEHIND = -1
 NONE = np.iinfo(np.int64).min
-UNREAD = ("row_crc", "text", "media_type")
+UNREAD = ("row_crc", "text")
 PLAIN = ("key", "content_hash", "size", "mtime_ns")
 BOM = b"\xef\xbb\xbf"
 DIGEST = hashlib.sha256().digest_size

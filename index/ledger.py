@@ -1,15 +1,17 @@
 """The ledger: which version of each table was written last, and a copy of its manifest.
 
 Lance opens the newest version that it finds. Where the newest manifest is lost, that is silently the one before, and
-the last commit is gone; where a bit of it flips, nothing says so. `ledger.json` and the copies in `ledger/` are written
-and synced after each commit. A ledger that is behind is as good as none: its writer was killed, or wrote without us.
+the last commit is gone; where a bit of it flips, nothing says so. `ledger.json` is written and synced after each
+commit. A ledger that is behind is as good as none: its writer was killed, or wrote without us.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import logging
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from index import files
 from index.store import Collection
 
 log = logging.getLogger("permafrost.index")
-FILE, COPIES = "ledger.json", "ledger"
+FILE = "ledger.json"
 NEWEST = (1 << 64) - 1
 REMEDY = "permafrost verify C --mend"
 
@@ -76,44 +78,65 @@ def faults(collection: Collection) -> list[Fault]:
     found = []
     try:
         known = files.read_json(collection.path / FILE)["tables"] if (collection.path / FILE).exists() else {}
-    except Damaged as error:
-        return [Fault(FILE, error.what, collection.path / FILE)]
+    except (Damaged, KeyError, TypeError) as error:
+        return [Fault(FILE, getattr(error, "what", f"{FILE} lacks {error}"), collection.path / FILE)]
     for name, entry in known.items():
-        path, copy = _manifest(collection, name, entry["version"]), _copy(collection, name)
+        path = _manifest(collection, name, entry["version"])
         if _newest(collection, name) <= entry["version"] and _sha256(path) != entry["sha256"]:
             what = "fails its checksum" if path.exists() else "is gone"
             found.append(Fault(name, f"the newest manifest of table {name} {what}", path))
-        if _sha256(copy) != entry["sha256"]:
-            found.append(Fault(name, f"the copy of the manifest of table {name} fails its checksum", copy))
     return found
 
 
 def repair(collection: Collection) -> list[str]:
-    """Put the copies in the place of lost or damaged manifests, and make the ledger true again; say what was done."""
+    """Put the copies in the place of lost or damaged manifests, and make the ledger true again; say what was done.
+
+    A copy whose rows are not there either, as after an older copy of the tables was put here, is not kept: what is
+    there is then what is right.
+    """
     done = []
     with files.lock(collection.lock_path("commit")):
-        known = _read(collection)
-        for name, entry in known.items():
-            path, copy = _manifest(collection, name, entry["version"]), _copy(collection, name)
+        for name, entry in _read(collection).items():
+            path = _manifest(collection, name, entry["version"])
             if _newest(collection, name) > entry["version"] or _sha256(path) == entry["sha256"]:
                 continue
-            if _sha256(copy) == entry["sha256"]:
-                files.write_bytes(path, copy.read_bytes())
+            if _put_back(collection, name, path, entry):
                 done.append(f"table {name}: version {entry['version']} was put back, {entry['rows']} rows")
             else:
                 done.append(f"table {name}: version {entry['version']} is lost: embed its source again")
-        fresh = Collection(collection.path)
-        for name in fresh.table_names():
-            fresh.table(name)
         (collection.path / FILE).unlink(missing_ok=True)
+        fresh = Collection(collection.path)
+        for name in fresh.tables():
+            fresh.table(name)
         record(fresh)
     return done
 
 
+def _put_back(collection: Collection, name: str, path: Path, entry: dict[str, Any]) -> bool:
+    """Put a manifest where it was, if all rows that it names can then be read."""
+    try:
+        data = zlib.decompress(base64.b64decode(entry["manifest"], validate=True))
+    except (ValueError, zlib.error):
+        return False
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        return False
+    before = path.read_bytes() if path.exists() else None
+    files.write_bytes(path, data)
+    try:
+        read = sum(batch.num_rows for batch in Collection(collection.path).table(name).search().to_batches())
+    except (RuntimeError, OSError, ValueError) as error:
+        log.warning("version %s of table %s cannot be read: %s", entry["version"], name, error)
+        read = -1
+    if read == entry["rows"]:
+        return True
+    path.unlink() if before is None else files.write_bytes(path, before)
+    return False
+
+
 def _entry(collection: Collection, name: str, version: int, rows: int) -> dict[str, Any]:
     data = _manifest(collection, name, version).read_bytes()
-    files.write_bytes(_copy(collection, name), data)
-    return {"version": version, "rows": rows, "sha256": hashlib.sha256(data).hexdigest()}
+    copy = base64.b64encode(zlib.compress(data, 1)).decode()
+    return {"version": version, "rows": rows, "sha256": hashlib.sha256(data).hexdigest(), "manifest": copy}
 
 
 def _read(collection: Collection) -> dict[str, dict[str, Any]]:
@@ -133,10 +156,6 @@ def _versions(collection: Collection, name: str) -> Path:
 
 def _manifest(collection: Collection, name: str, version: int) -> Path:
     return _versions(collection, name) / f"{NEWEST - version}.manifest"
-
-
-def _copy(collection: Collection, name: str) -> Path:
-    return collection.path / COPIES / f"{name}.manifest"
 
 
 def _newest(collection: Collection, name: str) -> int:

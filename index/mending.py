@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from embedder.errors import Damaged, PermafrostError
-from index import derived, files, restoring, schema, tags, vacuum
+from index import derived, files, ledger, restoring, schema, tags, vacuum
 from index.store import DELETED, NAME, Collection, Store, scan
 
 # a counter that is made again skips more keys than any run that was killed can have reserved
@@ -57,6 +57,11 @@ def collection_faults(collection: Collection) -> Iterator[Fault]:
     except Damaged as error:
         yield Fault(error.what, name, lambda: _make_settings(collection.path))
         return
+    if lost := ledger.faults(collection):
+        yield Fault("; ".join(fault.what for fault in lost), name, partial(ledger.repair, collection))
+        if ledger.faults(collection):
+            # what Lance cannot open has nothing more to look at
+            return
     if restoring.unfinished(collection):
         yield Fault("a restore was killed before its end", name, lambda: restoring.finish(collection))
     if not _counter_is_sound(collection.path / "keys.json"):

@@ -14,9 +14,9 @@ from typing import Any
 from embedder.errors import Damaged, PermafrostError
 from index import files
 
-FORMAT = 2
-MARK = "permafrost.json"
-NEEDS = {1: "0.1.0", 2: "0.1.0"}
+FORMAT = 3
+MARK, KEPT = "permafrost.json", ".before-format-"
+NEEDS = {1: "0.1.0", 2: "0.1.0", 3: "0.1.0"}
 
 
 def _readers_announce_themselves(store: Path) -> None:
@@ -28,7 +28,15 @@ def _readers_announce_themselves(store: Path) -> None:
         prepare(folder)
 
 
-STEPS: dict[int, Callable[[Path], None]] = {1: _readers_announce_themselves}
+def _rows_are_summed_anew(store: Path) -> None:
+    """Format 2 to 3: every row gets the checksum of `checksums.py`; edits had none."""
+    from index import resumming
+
+    for folder in collections(store):
+        resumming.resum(folder, store / f"{KEPT}3" / folder.name)
+
+
+STEPS: dict[int, Callable[[Path], None]] = {1: _readers_announce_themselves, 2: _rows_are_summed_anew}
 
 
 def collections(store: Path) -> list[Path]:
@@ -87,7 +95,7 @@ def _format_of(store: Path) -> int:
 
 
 def _step(store: Path, number: int) -> None:
-    kept = store / f".before-format-{number + 1}"
+    kept = store / f"{KEPT}{number + 1}"
     for path in (store / MARK, *(f / name for f in collections(store) for name in ("collection.json", "keys.json"))):
         target = kept / path.relative_to(store)
         if path.exists() and not target.exists():

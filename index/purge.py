@@ -19,7 +19,7 @@ from lancedb import col
 from embedder.errors import Damaged, Refused
 from embedder.records import Keys
 from embedder.space import Space
-from index import derived, files, readers, restoring, schema, tags, vacuum
+from index import derived, files, ledger, migrate, readers, restoring, schema, tags, vacuum
 from index.store import Collection, scan
 from index.vacuum import Swept
 from index.view import Live, member
@@ -47,7 +47,7 @@ def purge(collection: Collection, *, wait_s: float = readers.DRAIN_WAIT_S) -> Pu
         for name in sorted(["purge", *_busy_names(collection)]):
             held.enter_context(files.lease(collection.lock_path(name), what=f"collection {collection.name}"))
         swept.finished_restore = restoring.finish(collection)
-        held.enter_context(files.lock(collection.lock_path("commit")))
+        held.enter_context(ledger.committing(collection))
         _refuse_tags(collection)
         held.enter_context(readers.drained(collection, wait_s))
         for space in collection.spaces().values():
@@ -61,6 +61,8 @@ def purge(collection: Collection, *, wait_s: float = readers.DRAIN_WAIT_S) -> Pu
             swept.fragments += vacuum.fragments_of(collection.table(name))
         asides = [*vacuum.leftovers(collection), *vacuum.lance_leftovers(collection)]
         swept.leftovers = len(asides)
+        # what a migration kept of the format before
+        asides += collection.path.parent.glob(f"{migrate.KEPT}*/{collection.name}")
         for path in asides:
             vacuum.remove(path)
     swept.builds, swept.bytes_after = len(dropped), vacuum.bytes_of(collection.path)

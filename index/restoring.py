@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from embedder.errors import UnknownName
-from index import files, schema, tags
+from index import files, ledger, schema, tags
 from index.store import Collection, scan
 from index.view import member
 
@@ -52,7 +52,7 @@ class _Source:
 
 def to_tag(collection: Collection, name: str) -> Restored:
     """Make a collection what it was at a tag. Raises `UnknownName` where there is none."""
-    with files.lock(collection.lock_path("commit")):
+    with ledger.committing(collection):
         _finish(collection)
         return _restore(collection, {"tag": tags.find(collection, name).name})
 
@@ -63,7 +63,7 @@ def to_version(collection: Collection, version: int) -> Restored:
     Raises:
         UnknownName: it is not there: clean-up keeps versions for an hour or more, and for ever only those of tags.
     """
-    with files.lock(collection.lock_path("commit")):
+    with ledger.committing(collection):
         _finish(collection)
         return _restore(collection, {"versions": _versions_at(collection, version), "version": version})
 
@@ -75,7 +75,7 @@ def unfinished(collection: Collection) -> bool:
 
 def finish(collection: Collection) -> bool:
     """Finish a restore that was killed; say whether there was one."""
-    with files.lock(collection.lock_path("commit")):
+    with ledger.committing(collection):
         return _finish(collection)
 
 

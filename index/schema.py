@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from embedder.errors import UsageError
 from embedder.records import FloatMatrix
 from embedder.space import Space, canonical_json
+from index.checksums import SUM, row_sums
 
 FORMAT = 1
 ITEMS, EDITS, VECTORS = "items", "edits", "vectors_"
@@ -76,84 +74,30 @@ def vectors_schema(space: Space, golden: Mapping[str, str]) -> Any:
     return pa.schema(fields, metadata=metadata)
 
 
-def item_crcs(rows: Any) -> list[int]:
-    """Return a crc32 a row of `items` or `edits`: over `name NUL length NUL value NUL` of its columns, no nulls.
-
-    `value` is UTF-8, its length is in bytes; of a float it is the 64 bits as a signed integer, of a time microseconds.
-    """
-    names = sorted(set(rows.column_names) - {"row_crc"})
-    parts = [_crc_part(name, rows[name]) for name in names]
-    joined = pc.binary_join_element_wise(*parts, pa.scalar("", pa.large_string()))
-    return [crc for chunk in joined.chunks for crc in _crcs(chunk)]
-
-
-def _crc_part(name: str, column: Any) -> Any:
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.int64())
-    if pa.types.is_floating(column.type):
-        arrays = [_bits(chunk) for chunk in column.chunks]
-        column = pa.chunked_array(arrays, pa.int64())
-    text = column.cast(pa.large_string())
-    length = pc.binary_length(text).cast(pa.large_string())
-    nul, head = (pa.scalar(value, pa.large_string()) for value in ("\0", name))
-    whole = pc.binary_join_element_wise(head, length, text, pa.scalar("", pa.large_string()), nul)
-    return pc.fill_null(whole, "")
-
-
-def _bits(floats: Any) -> Any:
-    values = np.ascontiguousarray(floats.fill_null(0).to_numpy(zero_copy_only=False))
-    return pa.array(values.view(np.int64), mask=floats.is_null().to_numpy(zero_copy_only=False))
-
-
-def _crcs(joined: Any) -> list[int]:
-    """Return the crc32 of each value of a large_string array."""
-    offsets = np.frombuffer(joined.buffers()[1], dtype=np.int64)[joined.offset : joined.offset + len(joined) + 1]
-    data, ends = memoryview(joined.buffers()[2] or b""), offsets.tolist()
-    return [zlib.crc32(data[start:end]) for start, end in itertools.pairwise(ends)]
-
-
-def vector_crcs(
-    keys: Sequence[int], parts: Sequence[int], hashes: Sequence[str], ids: Sequence[str], array: FloatMatrix
-) -> list[int]:
-    """Return one crc32 a row, over key, part, content hash, id and the vector's little-endian bytes."""
-    return _vector_crcs(keys, parts, [h.encode() for h in hashes], [i.encode() for i in ids], array)
-
-
-def _vector_crcs(
-    keys: Sequence[int], parts: Sequence[int], hashes: Sequence[bytes], ids: Sequence[bytes], array: FloatMatrix
-) -> list[int]:
-    data = np.ascontiguousarray(array, dtype="<f4")
-    size, flat = data.shape[1] * 4, data.reshape(-1).view(np.uint8).data
-    heads = [b"%d\0%d\0%b\0%b\0" % row for row in zip(keys, parts, hashes, ids, strict=True)]
-    starts = range(0, len(heads) * size, size)
-    return [zlib.crc32(flat[at : at + size], zlib.crc32(head)) for at, head in zip(starts, heads, strict=True)]
-
-
 def vector_table(
     schema: Any,
-    keys: Sequence[int],
-    parts: Sequence[int],
-    ids: Sequence[str],
-    hashes: Sequence[str],
+    keys: Any,
+    parts: Any,
+    ids: Any,
+    hashes: Any,
     array: FloatMatrix,
 ) -> Any:
-    """Return the Arrow rows of one batch; `parts` counts the vectors of one item from 0."""
+    """Return the Arrow rows of one batch, each with its checksum; `parts` counts the vectors of one item from 0.
+
+    Each of the four columns is a list, or an array of NumPy or Arrow.
+    """
     flat = pa.array(np.ascontiguousarray(array, dtype=np.float32).reshape(-1))
     columns = {
-        "key": pa.array(keys, pa.int64()), "id": pa.array(ids, pa.string()), "part": pa.array(parts, pa.int32()),
-        "content_hash": pa.array(hashes, pa.string()),
+        "key": _arrow(keys, pa.int64()), "id": _arrow(ids, pa.string()), "part": _arrow(parts, pa.int32()),
+        "content_hash": _arrow(hashes, pa.string()),
         "vector": pa.FixedSizeListArray.from_arrays(flat, array.shape[1]),
-        "row_crc": pa.array(vector_crcs(keys, parts, hashes, ids, array), pa.int64()),
     }  # fmt: skip
-    return pa.table(columns, schema=schema)
+    return _summed(columns, schema)
 
 
-def sound(rows: Any, vectors: FloatMatrix) -> Any:
-    """Return a mask (n,) of the vector rows that agree with their checksum."""
-    keys, parts = rows["key"].to_pylist(), rows["part"].to_pylist()
-    # as bytes: letters that a flipped bit broke are no text any more
-    hashes, ids = (rows[name].cast(pa.binary()).to_pylist() for name in ("content_hash", "id"))
-    return np.asarray(_vector_crcs(keys, parts, hashes, ids, vectors)) == rows["row_crc"].to_numpy()
+def sound(rows: Any) -> Any:
+    """Return a mask (n,) of the rows that agree with their checksum; `rows` has all columns of its table."""
+    return row_sums(rows) == rows[SUM].to_numpy()
 
 
 def item_table(schema: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
@@ -164,10 +108,17 @@ def item_table(schema: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
 def item_columns(schema: Any, columns: Mapping[str, Any], count: int) -> Any:
     """Return `count` rows of `items` from columns, each row with its checksum; a column that is not given is null."""
     nothing = [None] * count
-    fields = [field for field in schema if field.name != "row_crc"]
-    arrays = {field.name: pa.array(columns.get(field.name, nothing), field.type) for field in fields}
-    crcs = pa.array(item_crcs(pa.table(arrays)), pa.int64())
-    return pa.table({name: crcs if name == "row_crc" else arrays[name] for name in schema.names}, schema=schema)
+    fields = [field for field in schema if field.name != SUM]
+    return _summed({field.name: _arrow(columns.get(field.name, nothing), field.type) for field in fields}, schema)
+
+
+def _arrow(values: Any, kind: Any) -> Any:
+    return values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(values, kind)
+
+
+def _summed(arrays: Mapping[str, Any], schema: Any) -> Any:
+    sums = pa.array(row_sums(pa.table(arrays)), pa.int64())
+    return pa.table({name: sums if name == SUM else arrays[name] for name in schema.names}, schema=schema)
 
 
 def vectors_of(table: Any) -> FloatMatrix:

@@ -175,10 +175,6 @@ class Collection:
         """Return the tables that were opened here, by name."""
         return sorted(self._tables.items())
 
-    def table_names(self) -> list[str]:
-        """Return the names of all tables."""
-        return _tables(self.path, self.db)
-
     @property
     def items(self) -> Any:
         """The table `items`, at its latest version."""
@@ -199,7 +195,7 @@ class Collection:
         Raises:
             Damaged: a table's Space is missing from its schema, or does not agree with the table's name.
         """
-        names = [t for t in self.table_names() if t.startswith(schema.VECTORS)]
+        names = [t for t in self.tables() if t.startswith(schema.VECTORS)]
         for name in names:
             fingerprint = name.removeprefix(schema.VECTORS)
             if fingerprint not in self._spaces:
@@ -211,9 +207,11 @@ class Collection:
         return {f: s for f, s in self._spaces.items() if f in live}
 
     def golden(self, space: Space) -> dict[str, str]:
-        """Return the golden vectors that were stored when the Space was first used here."""
-        stored: dict[str, str] = json.loads(self._metadata(schema.VECTORS + space.fingerprint, schema.GOLDEN_KEY))
-        return stored
+        """Return the golden vectors that were stored when the Space's encoder was first used here; none before that."""
+        table = schema.VECTORS + space.fingerprint
+        stored: dict[str, str] = json.loads(self._metadata(table, schema.GOLDEN_KEY))
+        later = (self.table(table).schema.field("vector").metadata or {}).get(schema.GOLDEN_KEY)
+        return stored or (json.loads(later) if later else {})
 
     def _metadata(self, table: str, key: bytes) -> bytes:
         value = (self.table(table).schema.metadata or {}).get(key)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from embedder.errors import Refused, UnknownName
-from index import files, schema
+from index import files, ledger, schema
 from index.store import Collection, check_name
 
 HOME, MARK, ASIDE = "tags", "tag.json", ".tmp-"
@@ -77,7 +77,7 @@ def create(collection: Collection, name: str, *, why: str = "") -> Tag:
         Refused: the name is taken: a tag is never moved.
     """
     check_name(name, "tag")
-    with files.lock(collection.lock_path("commit")):
+    with ledger.committing(collection):
         return create_locked(collection, name, why=why)
 
 
@@ -109,7 +109,7 @@ def share_tables(collection: Collection, into: Path) -> dict[str, int]:
         collection.table(name).optimize(cleanup_older_than=NEVER)
         versions[name] = int(collection.table(name).version)
         files.checkpoint("tag:link")
-        _share(collection.path / f"{name}.lance", into / f"{name}.lance")
+        share(collection.path / f"{name}.lance", into / f"{name}.lance")
     copy = Collection(into)
     for name in versions:
         drop_history(copy.table(name))
@@ -147,8 +147,8 @@ def drop_history(table: Any) -> None:
         table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
 
 
-def _share(table: Path, into: Path) -> None:
-    """Link the files that Lance never changes, copy the small ones that it may."""
+def share(table: Path, into: Path) -> None:
+    """Make a table also another folder: link the files that Lance never changes, copy the small ones that it may."""
     for path in sorted(p for p in table.rglob("*") if p.is_file()):
         inside = path.relative_to(table)
         if path.name.startswith(".tmp") or inside.parts[0] == "_refs":

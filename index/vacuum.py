@@ -24,7 +24,7 @@ from lancedb import col
 from numpy.typing import NDArray
 
 from embedder.errors import UsageError
-from index import derived, files, readers, restoring, schema, tags
+from index import derived, files, ledger, readers, restoring, schema, tags
 from index.store import Collection, scan
 from index.view import Live
 
@@ -74,7 +74,7 @@ def vacuum(collection: Collection, *, keep_s: float = KEEP_S) -> Swept:
         done.swept += sweep(collection, schema.VECTORS + space.fingerprint)
     for name in collection.tables():
         quiet = readers.drained(collection) if keep_s < SAFE_S else nullcontext()
-        with files.lock(collection.lock_path("commit")), quiet:
+        with ledger.committing(collection), quiet:
             table = collection.table(name)
             if not tidy(table, keep_s):
                 done.kept_by_lance_tags.append(name)
@@ -90,13 +90,13 @@ def tidy_often_written(collection: Collection) -> None:
     """Compact `items` and `edits` where many small writes have piled up: a label a commit, a delete a commit."""
     for name in (schema.ITEMS, schema.EDITS):
         if fragments_of(collection.table(name)) > FRAGMENTS:
-            with files.lock(collection.lock_path("commit")):
+            with ledger.committing(collection):
                 tidy(collection.table(name), KEEP_S)
 
 
 def sweep(collection: Collection, name: str) -> int:
     """Delete the vectors of one table whose key no item holds, and return how many there were."""
-    with files.lock(collection.lock_path("commit")):
+    with ledger.committing(collection):
         return sweep_locked(collection, name)
 
 

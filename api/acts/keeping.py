@@ -74,11 +74,11 @@ class Keeping(Held):
             verdict.report(what, f"heads/{reference}", "train it again: permafrost train")
         # what cannot be read was reported above, and has nothing to compare
         spaces = [] if any(p.row is None for p in verdict.problems) or not sample else collection.spaces().values()
-        again = [self._embed_again(collection, space, sample, seed, verdict) for space in spaces]
+        again = [self._compare_again(collection, space, sample, seed, verdict) for space in spaces]
         mended = inspect.mend(collection, verdict) if mend else 0
         return {"collection": name, **verdict.as_json(), "reembedded": again, "mended": mended, "repaired": repaired}
 
-    def _embed_again(
+    def _compare_again(
         self, collection: Collection, space: Space, sample: int, seed: int, verdict: inspect.Verdict
     ) -> dict[str, Any]:
         facts = {"space": space.fingerprint, "encoder": space.encoder}

@@ -20,17 +20,17 @@ from benches.frame import Contender
 from embedder.records import FloatMatrix, Item
 from embedder.space import Space
 from index import build, derived, schema
+from index.arriving import Ready, upsert_columns
 from index.changes import unchanged
 from index.known import Known
 from index.selection import windows
 from index.store import Collection, Store
-from index.upsert import upsert_vectors
 from index.view import Live
 
 UNIT = "rows"
-DIM, FRAGMENTS = 384, 20
-SPACE = Space("hashing:384", DIM, ("text",), {"architecture": "synthetic", "dtype": "float32", "normalize": True})
-NARROW = Space("hashing:8", 8, ("text",), {"architecture": "synthetic", "dtype": "float32", "normalize": True})
+DIM, FRAGMENTS, CALL = 384, 20, 50_000
+SPACE = Space("hashing:384", DIM, ("text",), {"architecture": "synthetic", "dtype": "float32", "normalize": False})
+NARROW = Space("hashing:8", 8, ("text",), {"architecture": "synthetic", "dtype": "float32", "normalize": False})
 
 
 def contenders(work: Path, *, quick: bool) -> list[Contender]:
@@ -52,7 +52,7 @@ def writers(work: Path, rows: FloatMatrix) -> list[Contender]:
 
     def ours() -> int:
         collection = Store.open(work / f"ours{next(turn)}", create=True).collection("c", create=True)
-        return sum(s.status == "stored" for s in upsert_vectors(collection, SPACE, ids, rows))
+        return put(collection, SPACE, ids, rows)
 
     def parquet() -> int:
         pq.write_table(arrow(ids, rows), work / "rows.parquet")
@@ -71,6 +71,17 @@ def writers(work: Path, rows: FloatMatrix) -> list[Contender]:
     ]
 
 
+def put(collection: Collection, space: Space, ids: list[str], rows: FloatMatrix, texts: list[str] | None = None) -> int:
+    """Upsert ready vectors, 50,000 in each call, and return how many were inserted."""
+    collection.has_space(space) or collection.add_space(space, {})
+    known, done = Known.read(collection, space), 0
+    for start in range(0, len(rows), CALL):
+        part = slice(start, start + CALL)
+        ready = Ready(ids[part], rows[part], "text", "bench", texts=None if texts is None else texts[part])
+        done += sum(one.status == "inserted" for one in upsert_columns(collection, space, known, ready))
+    return done
+
+
 def arrow(ids: list[str], rows: FloatMatrix) -> Any:
     """Return ids and vectors as an Arrow table."""
     return pa.table(
@@ -84,7 +95,7 @@ def checks(work: Path, count: int) -> list[Contender]:
     collection = Store.open(path, create=True).collection("c", create=True)
     ids = [f"pictures/{i:08d}.jpg" for i in range(count)]
     narrow = np.random.default_rng(1).standard_normal((count, 8)).astype(np.float32)
-    upsert_vectors(collection, NARROW, ids, narrow, texts=[f"text {i}" for i in range(count)])
+    put(collection, NARROW, ids, narrow, [f"text {i}" for i in range(count)])
 
     def items() -> Iterator[Item]:
         for i, id in enumerate(ids):
@@ -116,7 +127,7 @@ def readers(work: Path, rows: FloatMatrix) -> list[Contender]:
     step = len(rows) // FRAGMENTS
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
-        upsert_vectors(collection, SPACE, [f"{start + i}" for i in range(len(part))], part)
+        put(collection, SPACE, [f"{start + i}" for i in range(len(part))], part)
     build.build(collection, SPACE, kind="flat")
     table = collection.vectors(SPACE)
 

@@ -10,6 +10,7 @@ import numpy as np
 from embedder.records import Decoded, FloatMatrix, Item
 from embedder.space import Space
 from index import build, choose, commit, schema
+from index.known import Known
 from index.store import Collection, Store, scan
 from index.view import View, unit
 
@@ -49,7 +50,7 @@ def filled(work: Path, rows: FloatMatrix) -> Collection:
     space = Space(f"hashing:{rows.shape[1]}", rows.shape[1], ("text",), identity)
     collection.add_space(space, {})
     commit.ensure_columns(collection, {"part": "int"})
-    known = commit.Known.read(collection, space)
+    known = Known.read(collection, space)
     for start in range(0, len(rows), 10_000):
         part = rows[start : start + 10_000]
         batch = []

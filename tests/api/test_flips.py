@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from api import doctor
 from api.service import Service
 from api.settings import Settings
 from embedder.errors import Damaged
 from heads import saved
-from index import build, commit, derived, inspect, ledger
+from index import build, commit, derived, files, inspect, ledger
 from index.store import Collection, Store
 from index.view import View
 from tests.index.test_faults import values
@@ -155,12 +156,34 @@ def test_where_the_copy_is_lost_too_what_is_there_is_taken_as_it_is(sound: Path,
     shutil.copytree(sound, store)
     collection = Collection(store / "c")
     newest(collection, "items").unlink()
-    (collection.path / "ledger" / "items.manifest").write_bytes(b"gone too")
+    ledger_file = collection.path / ledger.FILE
+    known = files.read_json(ledger_file)
+    known["tables"]["items"]["manifest"] = known["tables"]["edits"]["manifest"]
+    files.write_json(ledger_file, known)
     assert "is lost: embed its source again" in ledger.repair(collection)[0]
     again = Store.open(store).collection("c")
     run(again, Rows({**TEXTS, "i05": "changed"}, SOURCE.values, SOURCE.columns))
     assert again.count() == N
     assert inspect.verify(again).problems == []
+
+
+def test_an_older_copy_of_the_tables_under_a_newer_ledger_is_taken_as_it_is(sound: Path, tmp_path: Path) -> None:
+    store, old = tmp_path / "store", tmp_path / "old"
+    shutil.copytree(sound, store)
+    shutil.copytree(sound, old)
+    run(Store.open(store).collection("c"), Rows({"new": "one more"}))
+    before = values(Store.open(old).collection("c"))
+    for table in (store / "c").glob("*.lance"):
+        shutil.rmtree(table)
+        shutil.copytree(old / "c" / table.name, table)
+    with pytest.raises(Damaged, match="the last that was written, is gone"):
+        Store.open(store).collection("c")
+    said = "; ".join(doctor.examine(str(store), mend=True)["mended"])
+    assert "the newest manifest of table items is gone" in said
+    collection = Store.open(store).collection("c")
+    assert values(collection) == before, "a manifest whose rows are not there was not put back"
+    assert inspect.verify(collection).problems == []
+    assert run(collection, Rows({"new": "one more"})).embedded == 1
 
 
 def test_writes_without_us_and_a_missing_ledger_are_no_damage(sound: Path, tmp_path: Path) -> None:
@@ -169,7 +192,6 @@ def test_writes_without_us_and_a_missing_ledger_are_no_damage(sound: Path, tmp_p
     collection = Store.open(store).collection("c")
     collection.items.delete("id = 'i01'")
     assert Store.open(store).collection("c").count() == N - 2
-    shutil.rmtree(store / "c" / "ledger")
     (store / "c" / "ledger.json").unlink()
     assert inspect.verify(Store.open(store).collection("c")).problems == []
 

@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from embedder import golden
 from embedder.declared import declare
-from embedder.records import Item
-from index import files, inspect
-from index.arriving import Arrival, Outcome, upsert, vectors_hash
-from index.commit import Known
-from index.store import Collection
+from embedder.errors import SpaceMismatch
+from embedder.records import FloatMatrix, Item
+from index import commit, files, inspect
+from index.arriving import Arrival, Outcome, Ready, upsert, upsert_columns, vectors_hashes
+from index.known import Known
+from index.store import Collection, Store
 from tests.index.tools import DIM, Rows, contents, filled, fresh, planted, planted_vector, run
 
 SPACE = declare("made elsewhere", DIM, ["text"])
@@ -50,8 +54,8 @@ def test_the_last_of_one_id_wins_and_each_arrival_is_told(tmp_path: Path) -> Non
     said = put(collection, arrival("a", rows[0]), arrival("b", rows[1]), arrival("a", rows[2]))
     assert [(o.id, o.status) for o in said] == [("a", "superseded"), ("b", "inserted"), ("a", "inserted")]
     assert contents(collection, SPACE) == {
-        "a": (vectors_hash(rows[2][None]), rows[2].tobytes()),
-        "b": (vectors_hash(rows[1][None]), rows[1].tobytes()),
+        "a": (vectors_hashes(rows[2][None], [1])[0], rows[2].tobytes()),
+        "b": (vectors_hashes(rows[1][None], [1])[0], rows[1].tobytes()),
     }
     assert statuses(put(collection, arrival("a", rows[2]), arrival("b", rows[3]))) == ["unchanged", "updated"]
     assert contents(collection, SPACE)["b"][1] == rows[3].tobytes()
@@ -169,8 +173,6 @@ def test_a_writer_that_dies_between_the_two_commits_is_repaired_by_the_next(
 
 
 def test_what_a_person_set_by_hand_is_not_reverted(tmp_path: Path) -> None:
-    from index import commit
-
     collection = ready(tmp_path)
     commit.ensure_columns(collection, {"label": "string"})
     one = arrival("a", planted_vector("a"), columns={"label": "cat"})
@@ -191,3 +193,111 @@ def test_an_embed_of_the_same_texts_finds_them_unchanged(tmp_path: Path) -> None
     put(collection, *batch, space=encoder.space)
     found = run(collection, Rows(texts), encoder)
     assert (found.embedded, found.unchanged) == (0, 4)
+
+
+ROWS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), min_size=1, max_size=8)
+
+
+def kind_of(kind: int) -> FloatMatrix:
+    """0 is a vector that cannot be stored."""
+    return np.zeros(DIM, dtype=np.float32) if kind == 0 else np.eye(DIM, dtype=np.float32)[kind] * kind
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(calls=st.lists(st.tuples(ROWS, st.booleans(), st.booleans()), min_size=1, max_size=4))
+def test_calls_against_a_dictionary_in_columns_and_in_objects(
+    calls: list[tuple[list[tuple[int, int]], bool, bool]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    collection = ready(tmp_path_factory.mktemp("store"))
+    model: dict[str, int] = {}
+    known = Known.read(collection, SPACE)
+    for rows, keep, in_columns in calls:
+        ids = [f"i{n}" for n, _ in rows]
+        batch = Ready(ids, np.stack([kind_of(k) for _, k in rows]), "text", "test")
+        said = (
+            upsert_columns(collection, SPACE, known, batch)
+            if in_columns
+            else upsert(collection, SPACE, known, batch.arrivals())
+        )
+        last = {id: place for place, (id, (_, kind)) in enumerate(zip(ids, rows, strict=True)) if kind}
+        for place, (id, (_, kind)) in enumerate(zip(ids, rows, strict=True)):
+            expected = "zero_norm" if not kind else "superseded" if last[id] != place else None
+            expected = expected or {None: "inserted", kind: "unchanged"}.get(model.get(id), "updated")
+            assert (said[place].id, said[place].reason or said[place].status) == (id, expected)
+        model |= {id: rows[place][1] for id, place in last.items()}
+        known = known if keep else Known.read(collection, SPACE)
+    stored = {id: np.frombuffer(row[1], "<f4") for id, row in contents(collection, SPACE).items()} if model else {}
+    assert {id: v.tolist() for id, v in stored.items()} == {id: kind_of(k).tolist() for id, k in model.items()}
+    assert inspect.verify(collection).problems == []
+
+
+def test_columns_and_objects_store_the_same_rows(tmp_path: Path) -> None:
+    made = []
+    for name, in_columns in (("one", True), ("two", False)):
+        collection = ready(tmp_path / name)
+        commit.ensure_columns(collection, {"label": "string"})
+        vectors = np.stack([planted_vector(str(i)) for i in range(3)]).astype(np.float64)
+        said = {"label": ["x", None, "y"], "group": ["g", "g", None]}
+        texts = ["one", "two", "\u00e9"] if name == "one" or not in_columns else None
+        batch = Ready(["a", "b", "c"], vectors, "text", "test", said, texts)
+        known = Known.read(collection, SPACE)
+        done = (
+            upsert_columns(collection, SPACE, known, batch)
+            if in_columns
+            else upsert(collection, SPACE, known, batch.arrivals())
+        )
+        assert [one.status for one in done] == ["inserted"] * 3
+        assert [one.status for one in done[1:]] == ["inserted"] * 2
+        rows = collection.items.search().to_arrow().sort_by("id").to_pylist()
+        made.append((rows, contents(collection, SPACE)))
+        assert inspect.verify(collection).problems == []
+    assert made[0] == made[1]
+
+
+def test_vectors_that_are_named_alike_by_chance_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.arriving.vectors_hashes", lambda array, counts: ["ab" * 32] * len(counts))
+    collection = ready(tmp_path)
+    put(collection, arrival("a", planted_vector("a")))
+    assert statuses(put(collection, arrival("a", planted_vector("b")))) == ["updated"]
+    assert contents(collection, SPACE)["a"][1] == planted_vector("b").tobytes()
+    assert statuses(put(collection, arrival("a", planted_vector("b")))) == ["unchanged"]
+
+
+def test_what_another_space_writes_just_before_the_lock_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known is read, then another process embeds a new text under the same id, then the vector arrives."""
+    collection, encoder = ready(tmp_path), planted()
+    known = Known.read(collection, SPACE)
+    put(collection, arrival("a", planted_vector("a")))
+    run(Store.open(tmp_path / "store").collection("c"), Rows({"a": "its text", "b": "another"}), encoder)
+    for in_columns in (True, False):
+        vectors = np.stack([planted_vector(name) for name in "ab"])
+        batch = Ready(["a", "b"], vectors, "text", "test")
+        said = (
+            upsert_columns(collection, SPACE, known, batch)
+            if in_columns
+            else upsert(collection, SPACE, known, batch.arrivals())
+        )
+        assert [one.status for one in said] == (["updated"] * 2 if in_columns else ["unchanged"] * 2)
+    assert {id: row[0] for id, row in contents(collection, SPACE).items()} == {
+        "a": sha("its text"),
+        "b": sha("another"),
+    }
+    assert set(contents(collection, encoder.space)) == {"a", "b"}, "the other Space keeps its vectors"
+
+
+def test_the_first_embedding_into_a_space_of_ready_vectors_stores_what_its_encoder_makes(tmp_path: Path) -> None:
+    collection, encoder = fresh(tmp_path), planted()
+    collection.add_space(encoder.space, {})
+    put(collection, arrival("a", planted_vector("text a"), "text a", sha("text a")), space=encoder.space)
+    assert collection.golden(encoder.space) == {}
+    run(collection, Rows({"a": "text a", "b": "text b"}), encoder)
+    assert collection.golden(encoder.space) == golden.pack(golden.vectors(encoder))
+    assert Store.open(tmp_path / "store").collection("c").golden(encoder.space)
+    assert set(contents(collection, encoder.space)) == {"a", "b"}
+    assert inspect.verify(collection).problems == []
+    assert encoder.text is not None
+    other = replace(encoder, text=replace(encoder.text, forward=lambda t: np.ones((len(t), DIM), np.float32)))
+    with pytest.raises(SpaceMismatch, match="no longer makes"):
+        run(collection, Rows({"c": "text c"}), other)
