@@ -73,7 +73,7 @@ def writers(work: Path, rows: FloatMatrix) -> list[Contender]:
 
 def put(collection: Collection, space: Space, ids: list[str], rows: FloatMatrix, texts: list[str] | None = None) -> int:
     """Upsert ready vectors, 50,000 in each call, and return how many were inserted."""
-    collection.has_space(space) or collection.add_space(space, {})
+    collection.add_space(space, {})
     known, done = Known.read(collection, space), 0
     for start in range(0, len(rows), CALL):
         part = slice(start, start + CALL)
