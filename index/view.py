@@ -1,7 +1,7 @@
 """What one collection holds in one Space, now: live keys, the index, and the rows written since it was built.
 
-Everything is cached by table version. A query first asks the tables for their versions, so that it sees fresh rows and
-never deleted ones.
+Everything is cached by table version. A query first looks whether anything was committed since, by this process or by
+another one, so that it sees fresh rows and never deleted ones.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from numpy.typing import NDArray
 from embedder.errors import Damaged, UnknownName
 from embedder.records import FloatMatrix, Keys
 from embedder.space import Space
-from index import derived, filters, schema
+from index import derived, filters, freshness, schema
+from index.planner import Subset
+from index.rowcache import Row, RowCache
 from index.store import Collection, scan
 
 log = logging.getLogger("permafrost.index")
 CACHED_FILTERS = 64
+CACHED_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -78,16 +81,30 @@ class View:
         self._lock = Lock()
         self._moment: Moment | None = None
         self._stamp: tuple[Any, ...] = ()
-        self._filters: OrderedDict[tuple[int, str], Keys] = OrderedDict()
+        self._token: tuple[Any, ...] = ()
+        self._items = freshness.versions(collection.path / f"{schema.ITEMS}.lance")
+        self._vectors = freshness.versions(collection.path / f"{schema.VECTORS}{space.fingerprint}.lance")
+        self._current = derived.folder_of(collection, space) / "current.json"
+        self._subsets: OrderedDict[str, Subset] = OrderedDict()
+        self._groups: dict[tuple[int, str], NDArray[np.int64]] = {}
+        self._cache = RowCache(collection)
 
     def now(self) -> Moment:
         """Return the state of this moment, reading only what changed since the last call."""
         with self._lock:
+            # taken before the tables are read: what is committed meanwhile makes the next call read again
+            committed = self._items.token(), self._vectors.token()
+            token = (*committed, freshness.file_token(self._current))
+            if self._moment is not None and token == self._token and None not in committed:
+                return self._moment
             vectors = self.collection.vectors(self.space)
             stamp = (self.collection.items.version, vectors.version, derived.current(self.collection, self.space))
-            if self._moment is None or stamp != self._stamp:
+            if self._moment is None or stamp != self._stamp or committed != self._token[:2]:
                 self._moment = self._read(vectors, self._moment)
+                self._subsets.clear()
+                self._groups.clear()
                 self._stamp = stamp
+            self._token = token
             return self._moment
 
     def _read(self, vectors: Any, before: Moment | None) -> Moment:
@@ -137,32 +154,72 @@ class View:
         ]
         return unit(fresh)
 
-    def matching(self, where: str | Mapping[str, Any] | None) -> Keys | None:
-        """Return the live keys, ascending, that pass a filter; None where there is no filter."""
-        if where is None:
-            return None
-        tree = filters.read(where)
-        items = self.collection.items
-        stamp = (int(items.version), repr(tree))
+    def subset(self, where: str | Mapping[str, Any] | None, moment: Moment) -> Subset:
+        """Return what a filter leaves of a moment; kept, with the vectors that were put together for it."""
+        tree = None if where is None else filters.read(where)
+        stamp = repr(tree)
         with self._lock:
-            if stamp in self._filters:
-                self._filters.move_to_end(stamp)
-                return self._filters[stamp]
-        keys = matching_keys(items, tree)
+            if moment is self._moment and stamp in self._subsets:
+                self._subsets.move_to_end(stamp)
+                return self._subsets[stamp]
+        if tree is None:
+            found = Subset.of(moment, None, None)
+        else:
+            keys = self._matching(tree, moment)
+            base = moment.base_alive if moment.base is None else member(moment.base.keys, keys)
+            found = Subset.of(moment, base, member(moment.fresh_keys, keys))
         with self._lock:
-            self._filters[stamp] = keys
-            while len(self._filters) > CACHED_FILTERS:
-                self._filters.popitem(last=False)
-        return keys
+            if moment is self._moment:
+                self._subsets[stamp] = found
+                self._forget_subsets()
+        return found
 
-    def rows_of(self, keys: Sequence[int], live: Live) -> dict[int, dict[str, Any]]:
-        """Return the rows of `items` by key; a key deleted meanwhile is left out."""
-        at = np.searchsorted(live.keys, np.asarray(keys, dtype=np.int64))
-        row_ids = live.row_ids[np.clip(at, 0, max(0, len(live.keys) - 1))].tolist() if len(live.keys) else []
-        if not row_ids:
-            return {}
-        rows = self.collection.items.take_row_ids(row_ids).to_arrow().to_pylist()
-        return {row["key"]: row for row in rows}
+    def _matching(self, tree: filters.Filter, moment: Moment) -> Keys:
+        held = self._cache.table(moment.live.version, ["key", *filters.columns(tree)])
+        if held is None:
+            return matching_keys(self.collection.items, tree)
+        return np.sort(held.filter(filters.expression(tree, held.schema))["key"].to_numpy().astype(np.int64))
+
+    def _forget_subsets(self) -> None:
+        held = sum(s.gathered.nbytes for s in self._subsets.values() if s.gathered is not None)
+        while len(self._subsets) > CACHED_FILTERS or (held > CACHED_BYTES and len(self._subsets) > 1):
+            _, gone = self._subsets.popitem(last=False)
+            held -= 0 if gone.gathered is None else gone.gathered.nbytes
+
+    def rows_of(self, keys: Sequence[int], live: Live) -> dict[int, Row]:
+        """Return the items of keys as they are answered; a key deleted meanwhile is left out."""
+        return self._cache.rows(live.version, live.keys, live.row_ids, keys)
+
+    def groups(self, column: str, moment: Moment) -> NDArray[np.int64]:
+        """Return a number for each distinct value of a column, beside `moment.live.keys`; -1 where it is null.
+
+        Raises:
+            UnknownName: a column that `items` lacks.
+        """
+        stamp = (moment.live.version, column)
+        with self._lock:
+            if stamp in self._groups:
+                return self._groups[stamp]
+        items = self.collection.items
+        if column not in items.schema.names:
+            known = [name for name in items.schema.names if name not in schema.RESERVED]
+            raise UnknownName.of("column", column, known, hint=f"columns: {', '.join(known)}")
+        rows = self._cache.table(moment.live.version, ["key", column]) or scan(items, ["key", column])
+        codes = rows[column].combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy().astype(np.int64)
+        keys = rows["key"].to_numpy()
+        order = np.argsort(keys)
+        ascending, found = keys[order], np.full(len(moment.live.keys), -1, dtype=np.int64)
+        here = member(moment.live.keys, ascending)
+        found[here] = codes[order][np.searchsorted(ascending, moment.live.keys[here])]
+        with self._lock:
+            self._groups[stamp] = found
+        return found
+
+    def keys_of(self, ids: Sequence[str]) -> Keys:
+        """Return the keys of those of the ids that are stored."""
+        found = self.collection.items.search().where(col("id").isin(list(ids))).select(["key"]).to_arrow()
+        keys: Keys = found["key"].to_numpy().astype(np.int64)
+        return keys
 
     def key_of(self, id: str) -> int:
         """Return the key of an item. Raises `UnknownName` where no item has this id."""

@@ -91,7 +91,7 @@ class Keeping(Held):
         """Return one item's columns. Raises `UnknownName` where there is none."""
         from lancedb import col, lit
 
-        from index.search import visible
+        from index.rowcache import visible
 
         rows = self.collection(name).items.search().where(col("id") == lit(id)).to_arrow().to_pylist()
         if not rows:
