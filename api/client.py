@@ -17,7 +17,7 @@ from api.service import Service
 from api.settings import read_settings
 from api.shapes import Query, input_of
 from embedder.encoder import load_encoder
-from embedder.errors import UsageError
+from embedder.errors import UnknownName, UsageError
 from embedder.given import Values
 from embedder.records import FloatMatrix
 from embedder.space import Space
@@ -27,6 +27,7 @@ from index.selection import IngestOptions
 
 INGEST = frozenset(f.name for f in fields(IngestOptions)) - {"workers"}
 Where = str | Mapping[str, Any] | None
+REFINE = ("group_by", "unique", "diversity", "min_score", "columns")
 
 
 def open_store(path: str | os.PathLike[str], *, device: str | None = None, workers: int | None = None) -> Store:
@@ -114,12 +115,34 @@ class Collection:
         return Record(run)
 
     def search(
-        self, text: str | None = None, *, image: Any = None, vector: Any = None, id: str | None = None,
-        where: Where = None, k: int = 10, space: str | None = None, exact: bool = False,
-    ) -> Hits:  # fmt: skip
-        """Find the nearest items of one of: a text, a picture (path, bytes, PIL image or array), a vector, an id."""
-        query = {"text": text, "image": _picture(image), "vector": vector, "id": id}
-        return Hits(self._service.search(self.name, query, k=k, where=where, space=space, exact=exact))
+        self, text: str | Sequence[str] | None = None, *, image: Any = None, vector: Any = None, id: str | None = None,
+        like: str | Sequence[str] = (), unlike: str | Sequence[str] = (), where: Where = None, k: int | None = None,
+        space: str | None = None, exact: bool = False, hybrid: bool = False, **refine: Any,
+    ) -> Any:  # fmt: skip
+        """Find the nearest items of one of: a text, a picture, a vector, an id, or ids that are liked and not liked.
+
+        Args:
+            text: words; or a list of texts, whose `Hits` come as a list, found in one pass.
+            image: a path, bytes, a PIL image or an array.
+            like, unlike: ids to be near to, and away from.
+            k: how many; 10, or all with `min_score`.
+            hybrid: join the nearest with a full-text search of the words.
+            refine: `group_by`, `unique`, `diversity`, `min_score`, `columns`, as for `permafrost search`.
+        """
+        if unknown := [name for name in refine if name not in REFINE]:
+            raise UnknownName.of("option of search", unknown[0], REFINE, hint=f"it also takes {', '.join(REFINE)}")
+        asked = {"where": where, "k": k, "space": space, "exact": exact, "hybrid": hybrid, **refine}
+        one = {"image": _picture(image), "vector": vector, "id": id, "like": _ids(like), "unlike": _ids(unlike)}
+        if text is None or isinstance(text, str):
+            return Hits(self._service.search(self.name, {**one, "text": text}, **asked))
+        queries = [{**one, "text": words} for words in text]
+        return [Hits(found) for found in self._service.search_many(self.name, queries, **asked)["results"]]
+
+    def duplicates(
+        self, threshold: float = 0.97, *, space: str | None = None, where: Where = None, exact: bool = False
+    ) -> Record:
+        """Find copies and near-duplicates: `groups` of `keep extra scores same_content`; nothing is deleted."""
+        return Record(self._service.duplicates(self.name, threshold=threshold, space=space, where=where, exact=exact))
 
     def features(
         self, label: str | None = None, *, columns: Sequence[str] = (), where: Where = None, space: str | None = None
@@ -305,6 +328,10 @@ def _query(value: Any, media: Sequence[Any]) -> Query:
     if isinstance(value, os.PathLike) or (isinstance(value, str) and "\0" not in value):
         return input_of(os.fspath(value), media)
     return {"image": _picture(value)}
+
+
+def _ids(value: str | Sequence[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
 
 
 def _picture(value: Any) -> Any:

@@ -19,8 +19,9 @@ from embedder.records import FloatMatrix, Keys
 from embedder.space import Space
 from index import derived, files, schema
 from index.kinds.flat import Flat
+from index.live import Live
 from index.store import Collection
-from index.view import Live, unit
+from index.view import unit
 
 EXACT_UP_TO = 50_000
 PROBES = 200

@@ -58,7 +58,8 @@ def near_duplicate_groups(
         raise UsageError(f"{len(hashes)} content hashes for {len(rows)} vectors")
     labels = same_content(hashes) if hashes is not None else np.arange(len(rows), dtype=np.int64)
     for left, right in _found_pairs(rows, threshold, finder) if finder else _all_pairs(rows, threshold):
-        labels = join(labels, left, right)
+        sure = _surely(matrix, left, right, threshold)
+        labels = join(labels, left[sure], right[sure])
     return labels
 
 
@@ -113,10 +114,22 @@ def _found_pairs(rows: FloatMatrix, threshold: float, finder: Finder) -> Iterato
             near = (positions >= 0) & (scores >= _slack(threshold))
             at, column = np.nonzero(near)
             yield asked[at], positions[at, column]
-            asked = asked[near.all(axis=1)] if k < len(rows) else asked[:0]
+            asked = asked[near.sum(axis=1) >= k] if k < len(rows) else asked[:0]
             k = min(4 * k, len(rows))
 
 
 def _slack(threshold: float) -> float:
-    """Return the threshold less the rounding of a float32 product, so that copies pass a threshold of 1."""
+    """Return the threshold less the rounding of a float32 product."""
     return threshold - 1e-6
+
+
+def _surely(matrix: FloatMatrix, left: Labels, right: Labels, threshold: float) -> NDArray[np.bool_]:
+    """Return a mask of the pairs whose cosine in double precision reaches the threshold."""
+    kept = np.zeros(len(left), dtype=bool)
+    for start in range(0, len(left), TILE_COLUMNS):
+        at = slice(start, start + TILE_COLUMNS)
+        a, b = (np.asarray(matrix[side[at]], dtype=np.float64) for side in (left, right))
+        norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        # the rounding of two norms must not part copies at a threshold of 1
+        kept[at] = np.vecdot(a, b) >= threshold * norms - 1e-12
+    return kept

@@ -12,8 +12,9 @@ from embedder.errors import NothingToDo, UnknownName
 from embedder.records import FloatMatrix, Keys
 from embedder.space import Space
 from index import filters, schema
+from index.live import Live, member
 from index.store import Collection, scan
-from index.view import Live, matching_keys, member
+from index.view import matching_keys
 
 
 @dataclass(frozen=True)

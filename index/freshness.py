@@ -1,7 +1,7 @@
-"""Whether anything was written since the last look, without opening a table: a few microseconds instead of milliseconds.
+"""Whether anything was written since the last look, without opening a table: microseconds instead of milliseconds.
 
-A commit of Lance adds a file to the table's `_versions`, whoever makes it, so the folder tells; so do the inode and time
-of a JSON file that is replaced by a rename.
+A commit of Lance adds a file to the table's `_versions`, whoever makes it, so the folder tells; so do the inode and
+time of a JSON file that is replaced by a rename.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from lancedb import col
 from embedder.errors import Damaged, PermafrostError
 from embedder.space import Space
 from index import derived, files, schema
+from index.live import Live, member
 from index.store import Collection, scan
-from index.view import Live, member
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from embedder.records import Keys
 from index import schema
+from index.live import Live
 from index.store import Collection
 
 MOST_BYTES = 256 << 20
@@ -42,47 +42,40 @@ class RowCache:
     def __init__(self, collection: Collection) -> None:
         self.collection = collection
         self._lock = Lock()
-        self._forget(-1)
+        self._forget(None)
 
-    def _forget(self, version: int) -> None:
-        self._version, self._takes, self._bytes = version, 0, 0
+    def _forget(self, live: Live | None) -> None:
+        self._live, self._takes, self._bytes = live, 0, 0
         self._rows: dict[int, Row] = {}
         self._table: Any = None
         self._order: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
-    def rows(self, version: int, keys: Keys, row_ids: NDArray[np.uint64], wanted: Sequence[int]) -> dict[int, Row]:
-        """Return rows by key; a key that was deleted meanwhile is left out.
-
-        Args:
-            version: that of `items` at which `keys` (ascending) and the `row_ids` beside them were read.
-            wanted: the keys that are asked for.
-        """
+    def rows(self, live: Live, wanted: Sequence[int]) -> dict[int, Row]:
+        """Return rows by key; a key that was deleted meanwhile is left out."""
         with self._lock:
-            if version != self._version:
-                self._forget(version)
+            if live is not self._live:
+                self._forget(live)
             if missing := [key for key in wanted if key not in self._rows]:
-                self._read(keys, row_ids, missing)
+                self._read(live, missing)
             return {key: self._rows[key] for key in wanted if key in self._rows}
 
-    def table(self, version: int, columns: Sequence[str]) -> Any:
-        """Return columns of all items at a version as Arrow, or None where they are not held."""
+    def table(self, live: Live, columns: Sequence[str]) -> Any:
+        """Return columns of all items as Arrow, or None where they are not held."""
         with self._lock:
-            held = (
-                self._table is not None and version == self._version and set(columns) <= set(self._table.column_names)
-            )
-            return self._table.select(columns) if held else None
+            held = self._table if live is self._live else None
+            return held.select(columns) if held is not None and set(columns) <= set(held.column_names) else None
 
-    def _read(self, keys: Keys, row_ids: NDArray[np.uint64], missing: list[int]) -> None:
-        if self._table is None and self._takes > len(keys) / ROWS_A_TAKE and self._takes >= 0:
-            self._hold(keys)
-        at = np.searchsorted(keys, np.asarray(missing, dtype=np.int64))
-        at = at[at < len(keys)]
+    def _read(self, live: Live, missing: list[int]) -> None:
+        if self._table is None and self._takes > len(live.keys) / ROWS_A_TAKE and self._takes >= 0:
+            self._hold(live)
+        at = np.searchsorted(live.keys, np.asarray(missing, dtype=np.int64))
+        at = at[at < len(live.keys)]
         if not len(at):
             return
         if self._table is not None:
             taken = self._table.take(pa.array(self._order[at]))
         else:
-            taken = self.collection.items.take_row_ids(row_ids[at].tolist()).to_arrow()
+            taken = self.collection.items.take_row_ids(live.row_ids[at].tolist()).to_arrow()
             self._takes += 1 if self._takes >= 0 else 0
         self._keep(taken.to_pylist())
 
@@ -96,11 +89,11 @@ class RowCache:
             self._bytes = self._bytes * len(kept) // len(self._rows)
             self._rows = dict(kept)
 
-    def _hold(self, keys: Keys) -> None:
+    def _hold(self, live: Live) -> None:
         """Read the whole table, unless it is too large or was written to meanwhile; then do not try again here."""
         self._takes = -1
         items = self.collection.items
-        if int(items.version) != self._version:
+        if int(items.version) != live.version:
             return
         batches, size = [], 0
         for batch in items.search().to_batches():
@@ -109,5 +102,5 @@ class RowCache:
                 return
             batches.append(batch)
         table = pa.Table.from_batches(batches) if batches else None
-        if table is not None and len(table) == len(keys):
+        if table is not None and len(table) == len(live.keys):
             self._table, self._order = table, np.argsort(table["key"].to_numpy(), kind="stable")

@@ -7,7 +7,7 @@ kind of index, every door and every batch size gives the same numbers.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from embedder.errors import UsageError
 from embedder.records import FloatMatrix
 from index.diversify import Refinement, select
-from index.planner import Plan, plan
+from index.planner import Plan, Subset, plan
 from index.ranking import Ranked, rank
-from index.view import View, unit
+from index.view import Moment, View, unit
 
 MAX_K = 10_000
 SCAN_BEYOND = 1000
 PLAIN = Refinement()
+Where = str | Mapping[str, Any] | None
+Trust = Callable[[Moment, Subset, View], str | None]
 
 
 class Hit(NamedTuple):
@@ -66,11 +68,11 @@ def search(
     queries: FloatMatrix,
     *,
     k: int = 10,
-    where: str | Mapping[str, Any] | None = None,
+    where: Where = None,
     exact: bool = False,
     without: Sequence[str] = (),
     refinement: Refinement = PLAIN,
-    fallback: str | None = None,
+    trust: Trust | None = None,
 ) -> list[Answer]:
     """Find the nearest items of each query.
 
@@ -81,7 +83,7 @@ def search(
         exact: score every vector, whatever index there is.
         without: ids that are not answered (the query's own item).
         refinement: what is passed over; `k` items come back whenever so many are left.
-        fallback: why the index is not to be trusted; then every vector is scored.
+        trust: says why the index is not to be trusted here, if so; then every vector is scored.
 
     Raises:
         UsageError: a query of another dimension, not finite or of zero length; or a number out of range.
@@ -95,7 +97,8 @@ def search(
     moment = view.now()
     filtering = time.perf_counter()
     subset = view.subset(where, moment)
-    chosen = plan(moment, subset, exact=exact or refinement.min_score is not None, fallback=fallback)
+    why_not = trust(moment, subset, view) if trust else None
+    chosen = plan(moment, subset, exact=exact or refinement.min_score is not None, fallback=why_not)
     filter_ms = (time.perf_counter() - filtering) * 1000 if where is not None else 0.0
     found = _found(view, chosen, queries, k, set(without), refinement)
     rows = view.rows_of(list(dict.fromkeys(key for one, _ in found for key in one.keys.tolist())), moment.live)

@@ -21,6 +21,7 @@ from embedder.errors import Damaged, UnknownName
 from embedder.records import FloatMatrix, Keys
 from embedder.space import Space
 from index import derived, filters, freshness, schema
+from index.live import Live, member
 from index.planner import Subset
 from index.rowcache import Row, RowCache
 from index.store import Collection, scan
@@ -28,28 +29,6 @@ from index.store import Collection, scan
 log = logging.getLogger("permafrost.index")
 CACHED_FILTERS = 64
 CACHED_BYTES = 256 << 20
-
-
-@dataclass(frozen=True)
-class Live:
-    """The keys of `items` at one version, ascending, with the row id of each."""
-
-    version: int
-    keys: Keys
-    row_ids: NDArray[np.uint64]
-
-    @classmethod
-    def read(cls, collection: Collection) -> Live:
-        """Read the keys and row ids of all items."""
-        table = collection.items
-        rows = scan(table, ["key"], row_ids=True)
-        keys = rows["key"].to_numpy().astype(np.int64)
-        order = np.argsort(keys)
-        return cls(int(table.version), keys[order], rows["_rowid"].to_numpy().astype(np.uint64)[order])
-
-    def holds(self, keys: Keys) -> NDArray[np.bool_]:
-        """Return a mask (n,) of the keys that are alive."""
-        return member(keys, self.keys)
 
 
 @dataclass(frozen=True)
@@ -100,15 +79,16 @@ class View:
             vectors = self.collection.vectors(self.space)
             stamp = (self.collection.items.version, vectors.version, derived.current(self.collection, self.space))
             if self._moment is None or stamp != self._stamp or committed != self._token[:2]:
-                self._moment = self._read(vectors, self._moment)
+                same = self._moment is not None and committed[0] == self._token[0] is not None
+                self._moment = self._read(vectors, self._moment, same_items=same)
                 self._subsets.clear()
                 self._groups.clear()
                 self._stamp = stamp
             self._token = token
             return self._moment
 
-    def _read(self, vectors: Any, before: Moment | None) -> Moment:
-        live = Live.read(self.collection)
+    def _read(self, vectors: Any, before: Moment | None, *, same_items: bool) -> Moment:
+        live = before.live if before is not None and same_items else Live.read(self.collection)
         base, damage = self._index(before)
         empty = np.empty(0, dtype=np.int64)
         known = base.keys if base else empty
@@ -175,7 +155,7 @@ class View:
         return found
 
     def _matching(self, tree: filters.Filter, moment: Moment) -> Keys:
-        held = self._cache.table(moment.live.version, ["key", *filters.columns(tree)])
+        held = self._cache.table(moment.live, ["key", *filters.columns(tree)])
         if held is None:
             return matching_keys(self.collection.items, tree)
         return np.sort(held.filter(filters.expression(tree, held.schema))["key"].to_numpy().astype(np.int64))
@@ -186,9 +166,15 @@ class View:
             _, gone = self._subsets.popitem(last=False)
             held -= 0 if gone.gathered is None else gone.gathered.nbytes
 
+    def keys_in(self, subset: Subset, moment: Moment) -> Keys:
+        """Return the keys of a subset, ascending; an item of several parts may stand more than once."""
+        base = np.empty(0, dtype=np.int64) if moment.base is None else moment.base.keys
+        fresh = moment.fresh_keys if subset.fresh is None else moment.fresh_keys[subset.fresh]
+        return np.sort(np.concatenate([base if subset.rows is None else base[subset.rows], fresh]))
+
     def rows_of(self, keys: Sequence[int], live: Live) -> dict[int, Row]:
         """Return the items of keys as they are answered; a key deleted meanwhile is left out."""
-        return self._cache.rows(live.version, live.keys, live.row_ids, keys)
+        return self._cache.rows(live, keys)
 
     def groups(self, column: str, moment: Moment) -> NDArray[np.int64]:
         """Return a number for each distinct value of a column, beside `moment.live.keys`; -1 where it is null.
@@ -204,7 +190,7 @@ class View:
         if column not in items.schema.names:
             known = [name for name in items.schema.names if name not in schema.RESERVED]
             raise UnknownName.of("column", column, known, hint=f"columns: {', '.join(known)}")
-        rows = self._cache.table(moment.live.version, ["key", column]) or scan(items, ["key", column])
+        rows = self._cache.table(moment.live, ["key", column]) or scan(items, ["key", column])
         codes = rows[column].combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy().astype(np.int64)
         keys = rows["key"].to_numpy()
         order = np.argsort(keys)
@@ -259,15 +245,6 @@ def matching_keys(items: Any, tree: filters.Filter) -> Keys:
 
 def _repeats(ascending: Keys) -> bool:
     return bool((ascending[1:] == ascending[:-1]).any())
-
-
-def member(keys: Keys, ascending: Keys) -> NDArray[np.bool_]:
-    """Return a mask (n,) of the `keys` that are among the `ascending` ones."""
-    if not len(ascending):
-        return np.zeros(len(keys), dtype=bool)
-    at = np.searchsorted(ascending, keys)
-    found: NDArray[np.bool_] = ascending[np.clip(at, 0, len(ascending) - 1)] == keys
-    return found
 
 
 def unit(vectors: FloatMatrix) -> FloatMatrix:

@@ -46,7 +46,14 @@ class Keeping(Held):
     def info(self, name: str) -> dict[str, Any]:
         """Return the whole truth about one collection."""
         collection = self.collection(name)
-        return {**inspect.describe(collection), "heads": saved.list_heads(collection)}
+        return {**inspect.describe(collection), "heads": saved.list_heads(collection), "recall": self._recall_of(name)}
+
+    def recall(self) -> dict[str, Any]:
+        """Return the live recall of indexes: `share`, the part of queries that is replayed, and `figures`."""
+        return {"share": self.sampler.share, "figures": self.sampler.figures()}
+
+    def _recall_of(self, name: str) -> list[dict[str, Any]]:
+        return [figure for figure in self.sampler.figures() if figure["collection"] == name]
 
     def verify(self, name: str, *, mend: bool = False) -> dict[str, Any]:
         """Check every row and file: `ok checked problems`, and `mended`, the number of damaged vectors removed."""
