@@ -110,7 +110,7 @@ class _Proposer:
 
     def search(self, queries: FloatMatrix, k: int) -> tuple[Positions, FloatMatrix]:
         """Return positions (m, r) of candidates, -1 where there are fewer, and no scores: they are computed anyway."""
-        base, fresh = self.plan.candidates(queries, k)
+        base, fresh, _ = self.plan.candidates(queries, k)
         moment = self.plan.moment
         found = [self._at(moment.fresh_keys, fresh)]
         if moment.base is not None:

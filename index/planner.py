@@ -1,7 +1,8 @@
 """Which rows a filter leaves, and how they are searched: through the index with a selector, or by scanning them.
 
 A graph or a list that is walked under a filter loses recall silently as the filter narrows, while a scan of what is
-left gets cheaper; below a share that is measured for each kind, the scan is faster and exact.
+left gets cheaper; below a share that is measured for each kind, the scan is faster and exact. Above it, a query whose
+own neighbourhood the filter empties is scanned too: a filter may follow the clusters.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 SCAN_ALL_FROM = 0.85
 GATHERED_BYTES = 128 << 20
 BLOCK_ROWS = 16_384
+NEAR_ROWS, SURELY_NEAR = 32, 0.95
 Positions = NDArray[np.int64]
 
 
@@ -80,28 +82,47 @@ class Plan:
         """Return the plan that scans instead."""
         return Plan(self.moment, self.subset, None, "flat", self.fallback)
 
-    def candidates(self, queries: FloatMatrix, k: int) -> tuple[Positions, Positions]:
+    def candidates(self, queries: FloatMatrix, k: int) -> tuple[Positions, Positions, NDArray[np.bool_]]:
         """Return rows of the matrix (m, r) and of the fresh vectors (m, s) that may be among the `k` nearest.
 
-        All that is returned is in the subset, in no order; -1 stands where there is nothing. An answer of the index
-        that has fewer rows than there are is scanned again.
+        All that is returned is in the subset, in no order; -1 stands where there is nothing. The mask (m,) says of
+        which queries every row was scored: those whose neighbourhood the filter leaves nearly empty, and those that the
+        index answered with fewer rows than there are.
         """
         nothing = np.empty((len(queries), 0), dtype=np.int64)
         fresh = scan(self.moment.fresh, self.subset.fresh, queries, k) if len(self.moment.fresh) else nothing
         base = self.moment.base
         if base is None:
-            return nothing, fresh
+            return nothing, fresh, np.ones(len(queries), dtype=bool)
         if self.engine is None:
-            return _scan_base(base, self.subset, queries, k), fresh
-        mask = self.subset.mask
-        found, _ = self.engine.search(queries, min(k, len(base.matrix)), mask)
-        if mask is not None:
-            found = np.where((found >= 0) & mask[np.clip(found, 0, None)], found, -1)
+            return _scan_base(base, self.subset, queries, k), fresh, np.ones(len(queries), dtype=bool)
+        scanned = self._secluded(base, self.engine, queries)
+        found = np.full((len(queries), min(k, len(base.matrix))), -1, dtype=np.int64)
+        if not scanned.all():
+            found[~scanned] = self._by_index(self.engine, queries[~scanned], found.shape[1])
         possible = len(base.matrix) if self.subset.rows is None else len(self.subset.rows)
-        short = np.flatnonzero((found >= 0).sum(axis=1) < min(k, possible))
-        if len(short):
-            found[short] = _scan_base(base, self.subset, queries[short], found.shape[1])
-        return found, fresh
+        scanned |= (found >= 0).sum(axis=1) < min(k, possible)
+        if scanned.any():
+            found[scanned] = _scan_base(base, self.subset, queries[scanned], found.shape[1])
+        return found, fresh, scanned
+
+    def _by_index(self, engine: Engine, queries: FloatMatrix, k: int) -> Positions:
+        mask = self.subset.mask
+        found, _ = engine.search(queries, k, mask)
+        return found if mask is None else np.where((found >= 0) & mask[np.clip(found, 0, None)], found, -1)
+
+    def _secluded(self, base: Loaded, engine: Engine, queries: FloatMatrix) -> NDArray[np.bool_]:
+        """Return a mask of the queries among whose nearest rows the filter leaves far fewer than the index needs.
+
+        A filter that follows the clusters may leave half of all rows and none around a query; an index that is walked
+        there finds other rows than the nearest, and says nothing.
+        """
+        mask = self.subset.mask
+        if mask is None or self.subset.share >= SURELY_NEAR:
+            return np.zeros(len(queries), dtype=bool)
+        near, _ = engine.search(queries, min(NEAR_ROWS, len(base.matrix)), None)
+        left = ((near >= 0) & mask[np.clip(near, 0, None)]).mean(axis=1)
+        return np.asarray(left < min_selectivity(base) / 2, dtype=bool)
 
 
 def plan(moment: Moment, subset: Subset, *, exact: bool, fallback: str | None = None) -> Plan:

@@ -24,18 +24,19 @@ class Ranked:
     """Items of one query, nearest first: `keys` (r,), `scores` (r,) cosines, and where the vector of each is.
 
     `places` are rows of the index's matrix, and -2 - i for row i of the fresh vectors. An item that has several
-    vectors stands once, with the nearest of them.
+    vectors stands once, with the nearest of them. `exact` says whether every vector was scored.
     """
 
     keys: Keys
     scores: NDArray[np.float64]
     places: Positions
+    exact: bool
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __getitem__(self, chosen: slice | Positions | NDArray[np.bool_]) -> Ranked:
-        return Ranked(self.keys[chosen], self.scores[chosen], self.places[chosen])
+        return Ranked(self.keys[chosen], self.scores[chosen], self.places[chosen], self.exact)
 
 
 def rank(plan: Plan, queries: FloatMatrix, items: int) -> list[Ranked]:
@@ -57,16 +58,19 @@ def rank(plan: Plan, queries: FloatMatrix, items: int) -> list[Ranked]:
 
 
 def _round(plan: Plan, queries: FloatMatrix, reach: int) -> list[tuple[Ranked, float]]:
-    base, fresh = plan.candidates(queries, reach)
+    base, fresh, scanned = plan.candidates(queries, reach)
     places = np.concatenate([base, np.where(fresh >= 0, -2 - fresh, -1)], axis=1)
     step = max(1, CHUNK_ROWS // max(1, places.shape[1]))
     ranked: list[tuple[Ranked, float]] = []
     for start in range(0, len(queries), step):
-        ranked += _rescored(plan, queries[start : start + step], places[start : start + step], base.shape[1])
+        part = slice(start, start + step)
+        ranked += _rescored(plan, queries[part], places[part], scanned[part].tolist(), base.shape[1])
     return ranked
 
 
-def _rescored(plan: Plan, queries: FloatMatrix, places: Positions, split: int) -> list[tuple[Ranked, float]]:
+def _rescored(
+    plan: Plan, queries: FloatMatrix, places: Positions, scanned: list[bool], split: int
+) -> list[tuple[Ranked, float]]:
     keys = keys_at(plan, places)
     rows = vectors_at(plan, places).astype(np.float64)
     scores = np.vecdot(rows, queries.astype(np.float64)[:, None, :])
@@ -75,7 +79,7 @@ def _rescored(plan: Plan, queries: FloatMatrix, places: Positions, split: int) -
     order = np.lexsort((keys, -scores))
     keys, scores, places = (np.take_along_axis(a, order, axis=1) for a in (keys, scores, places))
     counts = (places != -1).sum(axis=1).tolist()
-    ranked = [Ranked(keys[i, :n], scores[i, :n], places[i, :n]) for i, n in enumerate(counts)]
+    ranked = [Ranked(keys[i, :n], scores[i, :n], places[i, :n], scanned[i]) for i, n in enumerate(counts)]
     if plan.moment.parted:
         ranked = [one[_firsts(one.keys)] for one in ranked]
     return list(zip(ranked, floors, strict=True))

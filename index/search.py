@@ -40,7 +40,7 @@ class Hit(NamedTuple):
 class Answer:
     """The neighbours of one query, nearest first, and how they were found.
 
-    `exact` says whether every candidate was scored; `index` is the kind that answered; `searched` counts the vectors
+    `exact` says whether every vector was scored; `index` is the kind that answered; `searched` counts the vectors
     that the filter left, `rows` all live ones, and `selectivity` is their quotient. `filter_ms` is what the filter
     took, kept for the next query with the same one. `more` says that items within `min_score` were cut off at `k`.
     `index_damage` says why an index was not used, `fallback` why it was not trusted.
@@ -107,10 +107,8 @@ def search(
     for one, more in found:
         pairs = zip(one.keys.tolist(), one.scores.tolist(), strict=True)
         hits = [Hit(rows[key].id, score, dict(rows[key].item)) for key, score in pairs if key in rows]
-        answers.append(
-            Answer(hits, chosen.exact, chosen.index, subset.searched, moment.rows, took, round(filter_ms, 3), more,
-                   chosen.fallback, moment.damage)
-        )  # fmt: skip
+        how = one.exact, "flat" if one.exact else chosen.index, subset.searched, moment.rows
+        answers.append(Answer(hits, *how, took, round(filter_ms, 3), more, chosen.fallback, moment.damage))
     return answers
 
 

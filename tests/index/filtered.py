@@ -1,4 +1,4 @@
-"""Recall under filters, as a table: `python -m tests.index.filtered [KIND…]` prints it for the kinds of index there are.
+"""Recall under filters, as a table: `python -m tests.index.filtered [KIND…]` prints it for the kinds that there are.
 
 Vectors are points around centres. A `random` filter keeps rows whatever they are; a `correlated` one keeps those of the
 centres furthest from the queries' own, where graphs and lists have the least to walk on.

@@ -72,7 +72,8 @@ for line in sys.stdin:
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-    assert other.stdin and other.stdout
+    assert other.stdin
+    assert other.stdout
     with other:
         for n in range(4):
             for what in ("put", "delete"):
