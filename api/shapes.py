@@ -65,9 +65,14 @@ def search_of(query: Query) -> tuple[str, Any]:
     like, unlike = (list(query.get(side) or ()) for side in ("like", "unlike"))
     others = [k for k in QUERY_KINDS if query.get(k) is not None]
     if not like and not unlike:
+        if not others:
+            raise UsageError(f"a query is one of {', '.join(QUERY_KINDS)} or like; nothing was given")
         return one_of(query)
     if others:
-        raise UsageError(f"a query is one of {', '.join(QUERY_KINDS)} or like; {others[0]} and examples were given")
+        raise UsageError(
+            f"a query is one of {', '.join(QUERY_KINDS)} or like; {others[0]} and examples were given",
+            hint="like and unlike take ids of stored items and stand alone",
+        )
     if not all(isinstance(id, str) for id in [*like, *unlike]):
         raise UsageError("examples are ids of stored items")
     return "like", (like, unlike)

@@ -59,7 +59,7 @@ def rank(plan: Plan, queries: FloatMatrix, items: int) -> list[Ranked]:
 
 def _round(plan: Plan, queries: FloatMatrix, reach: int) -> list[tuple[Ranked, float]]:
     base, fresh, scanned = plan.candidates(queries, reach)
-    places = np.concatenate([base, np.where(fresh >= 0, -2 - fresh, -1)], axis=1)
+    places = np.concatenate([base, np.where(fresh >= 0, -2 - fresh, -1)], axis=1) if fresh.shape[1] else base
     step = max(1, CHUNK_ROWS // max(1, places.shape[1]))
     ranked: list[tuple[Ranked, float]] = []
     for start in range(0, len(queries), step):
@@ -75,9 +75,10 @@ def _rescored(
     rows = vectors_at(plan, places).astype(np.float64)
     scores = np.vecdot(rows, queries.astype(np.float64)[:, None, :])
     scores[places == -1] = -np.inf
-    floors = _floors(plan, scores, split)
+    floors = _floors(plan, scores, split) if plan.moment.parted else [-np.inf] * len(scores)
     order = np.lexsort((keys, -scores))
-    keys, scores, places = (np.take_along_axis(a, order, axis=1) for a in (keys, scores, places))
+    row = np.arange(len(order))[:, None]
+    keys, scores, places = keys[row, order], scores[row, order], places[row, order]
     counts = (places != -1).sum(axis=1).tolist()
     ranked = [Ranked(keys[i, :n], scores[i, :n], places[i, :n], scanned[i]) for i, n in enumerate(counts)]
     if plan.moment.parted:
@@ -88,12 +89,11 @@ def _rescored(
 def _floors(plan: Plan, scores: NDArray[np.float64], split: int) -> list[float]:
     """Return, for each query, the highest score that a vector outside the candidates may have."""
     floors = np.full(len(scores), -np.inf)
-    if plan.moment.parted:
-        fresh = len(plan.moment.fresh_keys) if plan.subset.fresh is None else len(plan.subset.fresh)
-        for part, possible in ((scores[:, :split], plan.subset.searched - fresh), (scores[:, split:], fresh)):
-            found = np.isfinite(part).sum(axis=1)
-            worst = np.where(np.isfinite(part), part, np.inf).min(axis=1, initial=np.inf)
-            floors = np.maximum(floors, np.where(found < possible, worst, -np.inf))
+    fresh = len(plan.moment.fresh_keys) if plan.subset.fresh is None else len(plan.subset.fresh)
+    for part, possible in ((scores[:, :split], plan.subset.searched - fresh), (scores[:, split:], fresh)):
+        found = np.isfinite(part).sum(axis=1)
+        worst = np.where(np.isfinite(part), part, np.inf).min(axis=1, initial=np.inf)
+        floors = np.maximum(floors, np.where(found < possible, worst, -np.inf))
     return [float(floor) for floor in floors]
 
 

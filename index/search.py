@@ -19,7 +19,7 @@ from embedder.records import FloatMatrix
 from index.diversify import Refinement, select
 from index.planner import Plan, Subset, plan
 from index.ranking import Ranked, rank
-from index.view import Moment, View, unit
+from index.view import Moment, View
 
 MAX_K = 10_000
 SCAN_BEYOND = 1000
@@ -118,12 +118,13 @@ def check_queries(queries: FloatMatrix, dim: int) -> FloatMatrix:
     if array.ndim != 2 or array.shape[1] != dim or array.dtype.kind not in "fiu":
         shape = array.shape[1:] if array.ndim > 1 else array.shape
         raise UsageError(f"a query of shape {shape} does not fit vectors of {dim} dimensions")
-    norms = np.linalg.norm(array.astype(np.float64), axis=1)
+    exact = np.ascontiguousarray(array, dtype=np.float64)
+    norms = np.sqrt(np.vecdot(exact, exact))
     if not (np.isfinite(norms) & (norms > 0)).all():
         raise UsageError(
             "a query vector is not finite or has zero length", hint="a null is never a zero vector; leave it out"
         )
-    return unit(np.ascontiguousarray(array, dtype=np.float32))
+    return np.asarray(exact / norms[:, None], dtype=np.float32)
 
 
 def _found(

@@ -6,12 +6,13 @@ another one, so that it sees fresh rows and never deleted ones.
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from lancedb import col, lit
@@ -28,6 +29,7 @@ from index.store import Collection, scan
 
 log = logging.getLogger("permafrost.index")
 CACHED_FILTERS = 64
+COMPARED_IDS = 20_000
 CACHED_BYTES = 256 << 20
 
 
@@ -211,10 +213,18 @@ class View:
         """Return the key of an item. Raises `UnknownName` where no item has this id."""
         found = self.collection.items.search().where(col("id") == lit(id)).select(["key"]).to_arrow()
         if not found.num_rows:
-            raise UnknownName(
-                f"no item has the id {id!r}", where=f"collection {self.collection.name}", hint="permafrost info"
-            )
+            self._no_item(id)
         return int(found["key"][0].as_py())
+
+    def _no_item(self, id: str) -> NoReturn:
+        items = self.collection.items
+        known = scan(items, ["id"])["id"].to_pylist() if items.count_rows() <= COMPARED_IDS else []
+        near = difflib.get_close_matches(id, known, n=3)
+        raise UnknownName(
+            f"no item has the id {id!r}",
+            where=f"collection {self.collection.name}",
+            hint=f"did you mean {' or '.join(map(repr, near))}?" if near else "permafrost search shows ids",
+        )
 
     def vector_of(self, id: str) -> FloatMatrix:
         """Return an item's stored vector, the mean where it has several parts, as (1, dim).
