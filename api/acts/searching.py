@@ -14,6 +14,7 @@ from embedder.records import FloatMatrix
 from index import build, dedupe
 from index.diversify import Refinement
 from index.duplicates import THRESHOLD
+from index.hybrid import ensure_text_index
 from index.hybrid import hybrid as search_hybrid
 from index.search import MAX_K, Where, search
 from index.store import Collection
@@ -71,9 +72,12 @@ class Searching(Held):
         k = k if k is not None else DEFAULT_K if refinement.min_score is None else MAX_K
         collection, view = self.opened(name, space)
         parsed = [search_of(query) for query in queries]
+        if hybrid:
+            # refused before a text is encoded
+            _only_texts(parsed, refinement)
+            ensure_text_index(collection)
         vectors = self._vectors(collection, view, parsed)
         if hybrid:
-            _only_texts(parsed, refinement)
             results = self._hybrid(collection, view, parsed, vectors, k=k, where=where, exact=exact)
         else:
             results = self._nearest(collection, view, parsed, vectors, k, where, exact, refinement)
