@@ -141,7 +141,8 @@ class DuplicatesReply(Reply):
     collection: str
     space: str
     threshold: float
-    method: str
+    exact: bool
+    index: str
     compared: int
     groups: list[DuplicateGroup]
 

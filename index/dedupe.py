@@ -27,7 +27,7 @@ def find(view: View, *, threshold: float = THRESHOLD, where: Where = None, exact
     chain of near pairs, so its ends may be further apart than the threshold.
 
     Returns:
-        `threshold`, `method` (`exact`, or the kind of index), `compared`, `items` (in groups), `extra` (in groups
+        `threshold`, `exact` (whether every pair was compared), `index`, `compared`, `items` (in groups), `extra` (in groups
         beyond the one to keep), and `groups`, the largest first: `keep`, the item that was stored first, `extra`, the
         others, the cosine of each to it under `scores`, and under `same_content` whether their contents are equal.
 
@@ -46,7 +46,7 @@ def find(view: View, *, threshold: float = THRESHOLD, where: Where = None, exact
     groups.sort(key=lambda group: (-len(group["extra"]), group["keep"]))
     extra = sum(len(group["extra"]) for group in groups)
     return {
-        "threshold": threshold, "method": "exact" if chosen.exact else chosen.index, "compared": len(labels),
+        "threshold": threshold, "exact": chosen.exact, "index": chosen.index, "compared": len(labels),
         "items": extra + len(groups), "extra": extra, "groups": groups,
     }  # fmt: skip
 

@@ -122,7 +122,7 @@ class Plan:
             return np.zeros(len(queries), dtype=bool)
         near, _ = engine.search(queries, min(NEAR_ROWS, len(base.matrix)), None)
         left = ((near >= 0) & mask[np.clip(near, 0, None)]).mean(axis=1)
-        return np.asarray(left < min_selectivity(base) / 2, dtype=bool)
+        return np.asarray(left < max(min_selectivity(base) / 2, self.subset.share / 4), dtype=bool)
 
 
 def plan(moment: Moment, subset: Subset, *, exact: bool, fallback: str | None = None) -> Plan:
@@ -141,7 +141,12 @@ def plan(moment: Moment, subset: Subset, *, exact: bool, fallback: str | None = 
 
 def min_selectivity(base: Loaded) -> float:
     """Return the share of allowed rows under which a scan is better: as measured at the build, or as the kind says."""
-    return float(base.manifest.get("min_selectivity", base.kind.MIN_SELECTIVITY))
+    return float(base.manifest["measured"].get("min_selectivity", base.kind.MIN_SELECTIVITY))
+
+
+def _exactly(base: Loaded) -> Engine:
+    """Return what scores every row: the engine itself where its kind is exact, which may be on a GPU."""
+    return base.engine if base.kind.EXACT else Flat(base.matrix)
 
 
 def scan(matrix: FloatMatrix, rows: Positions | None, queries: FloatMatrix, k: int) -> Positions:
@@ -167,7 +172,7 @@ def _blocks(rows: Positions) -> Iterator[Positions]:
 
 def _scan_base(base: Loaded, subset: Subset, queries: FloatMatrix, k: int) -> Positions:
     if subset.rows is None:
-        return scan(base.matrix, None, queries, k)
+        return _exactly(base).search(queries, min(k, len(base.matrix)))[0]
     if not len(subset.rows):
         return np.full((len(queries), min(k, len(base.matrix))), -1, dtype=np.int64)
     width = min(k, len(base.matrix))
@@ -175,7 +180,7 @@ def _scan_base(base: Loaded, subset: Subset, queries: FloatMatrix, k: int) -> Po
         found = scan(subset.gathered, None, queries, k)
         found = np.where(found >= 0, subset.rows[np.clip(found, 0, None)], -1)
     elif subset.share >= SCAN_ALL_FROM:
-        return Flat(base.matrix).search(queries, width, subset.mask)[0]
+        return _exactly(base).search(queries, width, subset.mask)[0]
     else:
         found = scan(base.matrix, subset.rows, queries, k)
     return np.pad(found, ((0, 0), (0, width - found.shape[1])), constant_values=-1)

@@ -69,7 +69,7 @@ def bucket(share: float) -> str:
 
 def target_of(base: Loaded) -> float:
     """Return the recall that an index was built for."""
-    return float(base.manifest.get("targets", {}).get("recall", TARGET))
+    return float(base.manifest["measured"].get("wanted", {}).get("recall", TARGET))
 
 
 class Sampler:
@@ -132,10 +132,6 @@ class Sampler:
             if figure is None or figure.build != moment.base.name:
                 figure = self._figures[key] = Figure(moment.base.name, target_of(moment.base))
             figure.add(min(1.0, recall))
-
-    def drain(self) -> None:
-        """Wait until what was taken is replayed."""
-        self._queue.join()
 
     def close(self) -> None:
         """End the thread; what waits is not replayed."""

@@ -139,7 +139,7 @@ class Searching(Held):
             exact: compare every pair, also where an index could propose them.
 
         Returns:
-            `collection space threshold method compared items extra groups:[{keep extra scores same_content}]`.
+            `collection space threshold exact index compared items extra groups:[{keep extra scores same_content}]`.
         """
         collection, view = self.opened(name, space)
         found = dedupe.find(view, threshold=threshold, where=where, exact=exact)

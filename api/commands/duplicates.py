@@ -46,7 +46,7 @@ def lines(found: Mapping[str, Any]) -> str:
 def note(found: Mapping[str, Any]) -> str:
     """Return what was compared, and how the extra items would be deleted."""
     groups, extra = found["groups"], [id for group in found["groups"] for id in group["extra"]]
-    how = "every pair compared" if found["method"] == "exact" else f"pairs proposed by {found['method']}"
+    how = "every pair compared" if found["exact"] else f"pairs proposed by {found['index']}"
     compared = f"{show.count(found['compared'], 'item')}, {how}, cosine at least {found['threshold']:g}"
     if not groups:
         return f"no duplicates among {compared}"

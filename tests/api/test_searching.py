@@ -168,7 +168,7 @@ def test_recall_is_a_live_figure_of_the_service(built: Path, tmp_path: Path) -> 
         service.index("notes", kind="faiss_hnsw")
         for n in range(5):
             assert service.search("notes", {"text": f"a boat number {n}"})["index"] == "faiss_hnsw"
-        service.sampler.drain()
+        service.sampler._queue.join()
         (figure,) = service.info("notes")["recall"]
         assert (figure["collection"], figure["replays"], figure["recall"]) == ("notes", 5, 1.0)
         assert service.info("pics")["recall"] == []

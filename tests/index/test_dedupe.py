@@ -47,7 +47,7 @@ def test_groups_of_stored_fresh_and_deleted_items(
     stored = {id: t for id, t in {**stored, "o/late": "text 5"}.items() if id not in ("i002", "i010")}
     found = dedupe.find(view(collection), threshold=threshold)
     assert groups_of(found) == expected(stored, threshold)
-    assert found["method"] == ("faiss_hnsw" if kind == "faiss_hnsw" else "exact")
+    assert (found["index"], found["exact"]) == (("faiss_hnsw", False) if kind == "faiss_hnsw" else ("flat", True))
     assert found["compared"] == len(stored)
     assert found["items"] == sum(map(len, groups_of(found))) == found["extra"] + len(found["groups"])
     assert dedupe.find(view(collection), threshold=threshold, exact=True)["groups"] == found["groups"]

@@ -46,7 +46,7 @@ def spoiled(here: View) -> Forgetful:
 def ask(here: View, sampler: Sampler, where: str | None = None) -> list[Any]:
     answers = search(here, QUERIES, where=where, trust=sampler.fallback)
     sampler.offer(here, QUERIES, 10, where, answers)
-    sampler.drain()
+    sampler._queue.join()
     return answers
 
 
@@ -126,10 +126,10 @@ def test_a_collection_that_is_gone_stops_no_replay(here: View, tmp_path: Path) -
     keys = [hit.id for hit in search(here, QUERIES[:1], k=300)[0].hits]
     commit.delete_ids(here.collection, keys)
     sampler.offer(here, QUERIES, 10, None, answers)
-    sampler.drain()
+    sampler._queue.join()
     here.collection.path.rename(tmp_path / "gone")
     sampler.offer(here, QUERIES, 10, None, answers)
-    sampler.drain()
+    sampler._queue.join()
     assert sampler.figures() == []
     sampler.close()
     sampler.close()

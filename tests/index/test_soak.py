@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from index import build, commit, files
 from index.diversify import Refinement
 from index.search import search
-from index.store import Store
+from index.store import Collection, Store
 from index.view import View
 from tests.index.tools import Rows, brute, filled, fresh, planted, planted_vector, run, view
 
@@ -63,19 +63,24 @@ def test_queries_during_rebuilds_compaction_and_swaps(tmp_path: Path) -> None:
     rounds = 0
     writer = Store.open(tmp_path / "store").collection("c")
     while time.monotonic() < end and not wrong:
-        odd = {f"i{k:04d}": f"text {k}" + " again" * (rounds % 2) for k in range(1, N, 2)}
-        run(writer, Rows(odd, {id: {"n": int(id[1:])} for id in odd}, {"n": "int"}))
-        build.build(writer, writer.space(), kind=("flat", "faiss_hnsw")[rounds % 2], recall=0.0)
-        commit.delete_ids(writer, [f"i{k:04d}" for k in range(1, N, 4)])
-        with files.lock(writer.lock_path("commit")):
-            writer.items.optimize()
-            writer.vectors(writer.space()).optimize()
+        write(writer, rounds)
         rounds += 1
     for thread in threads:
         thread.join()
     assert not wrong
     assert rounds >= 1
     assert min(counts) > 3
+
+
+def write(writer: Collection, rounds: int) -> None:
+    """Change the odd items, build the other kind, delete some and compact."""
+    odd = {f"i{k:04d}": f"text {k}" + " again" * (rounds % 2) for k in range(1, N, 2)}
+    run(writer, Rows(odd, {id: {"n": int(id[1:])} for id in odd}, {"n": "int"}))
+    build.build(writer, writer.space(), kind=("flat", "faiss_hnsw")[rounds % 2], recall=0.0)
+    commit.delete_ids(writer, [f"i{k:04d}" for k in range(1, N, 4)])
+    with files.lock(writer.lock_path("commit")):
+        writer.items.optimize()
+        writer.vectors(writer.space()).optimize()
 
 
 class Filtered(RuleBasedStateMachine):
