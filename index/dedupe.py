@@ -27,7 +27,7 @@ def find(view: View, *, threshold: float = THRESHOLD, where: Where = None, exact
     chain of near pairs, so its ends may be further apart than the threshold.
 
     Returns:
-        `threshold`, `exact` (whether every pair was compared), `index`, `compared`, `items` (in groups), `extra` (in groups
+        `threshold`, `exact` (whether every pair was compared), `index`, `compared`, `items` (in groups), `extra` (those
         beyond the one to keep), and `groups`, the largest first: `keep`, the item that was stored first, `extra`, the
         others, the cosine of each to it under `scores`, and under `same_content` whether their contents are equal.
 

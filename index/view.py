@@ -11,6 +11,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from threading import Lock
 from typing import Any, NoReturn
 
@@ -138,8 +139,7 @@ class View:
 
     def subset(self, where: str | Mapping[str, Any] | None, moment: Moment) -> Subset:
         """Return what a filter leaves of a moment; kept, with the vectors that were put together for it."""
-        tree = None if where is None else filters.read(where)
-        stamp = repr(tree)
+        tree, stamp = _read_text(where) if isinstance(where, str) else _read(where)
         with self._lock:
             if moment is self._moment and stamp in self._subsets:
                 self._subsets.move_to_end(stamp)
@@ -244,6 +244,15 @@ class View:
         mean = vectors.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
         # parts that point against each other may cancel out
         return mean if np.linalg.norm(mean) > 0 else vectors[:1]
+
+
+def _read(where: str | Mapping[str, Any] | None) -> tuple[filters.Filter | None, str]:
+    tree = None if where is None else filters.read(where)
+    # by its text, since 1, 1.0 and True are equal and do not pass the same columns
+    return tree, repr(tree)
+
+
+_read_text = lru_cache(maxsize=256)(_read)
 
 
 def matching_keys(items: Any, tree: filters.Filter) -> Keys:
