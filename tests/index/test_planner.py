@@ -23,7 +23,18 @@ def test_recall_and_full_answers_at_every_selectivity(kind: str, stored: tuple[V
     for cell in seen:
         assert cell.fewest == cell.wanted, cell
         assert cell.recall >= 0.95, cell
-    assert derived.kind_of(kind).EXACT or any(cell.index == kind for cell in seen), "the index was never asked"
+
+
+def test_a_filter_that_follows_the_clusters_empties_no_answer(
+    stored: tuple[View, FloatMatrix], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planner, "min_selectivity", lambda base: 0.05)
+    seen = {(c.filter, c.selectivity): c for c in filtered.cells("faiss_hnsw", *stored)}
+    assert seen["correlated", 0.5].recall >= 0.95
+    assert (seen["random", 0.5].index, seen["random", 0.1].index) == ("faiss_hnsw", "faiss_hnsw")
+    monkeypatch.setattr(planner, "SURELY_NEAR", 0.0)
+    unguarded = {(c.filter, c.selectivity): c for c in filtered.cells("faiss_hnsw", *stored)}
+    assert unguarded["correlated", 0.5].recall < 0.95, "the filter is too easy to show anything"
 
 
 def test_the_answer_says_how_and_how_much_was_searched(stored: tuple[View, FloatMatrix]) -> None:
