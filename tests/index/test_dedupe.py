@@ -53,8 +53,11 @@ def test_groups_of_stored_fresh_and_deleted_items(
     assert dedupe.find(view(collection), threshold=threshold, exact=True)["groups"] == found["groups"]
 
 
-def test_the_first_that_was_stored_is_kept_and_copies_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("indexed", [False, True])
+def test_the_first_that_was_stored_is_kept_and_copies_are_named(tmp_path: Path, indexed: bool) -> None:
     collection = filled(tmp_path, 10)
+    if indexed:
+        build.build(collection, collection.space(), kind="flat")
     run(collection, Rows({"a-copy": "text 4", "other": "nothing like it"}, root="o"), prefix="o/")
     (group,) = dedupe.find(view(collection))["groups"]
     assert group == {"keep": "i0004", "extra": ["o/a-copy"], "scores": [1.0], "same_content": [True]}
