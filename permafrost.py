@@ -45,7 +45,7 @@ __all__ = [
 
 
 def open(path: str | PathLike[str], **settings: Any) -> Store:
-    """Open the store in a folder; the first `embed` makes it. Settings: `device`, `workers`."""
+    """Open the store in a folder; the first `embed` makes it. Settings: `device`, `runtime`, `workers`."""
     from api.client import open_store
 
     return open_store(path, **settings)

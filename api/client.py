@@ -7,30 +7,41 @@ import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from api import show
+from api.acts.moving import Declared
 from api.service import Service
 from api.settings import read_settings
 from api.shapes import Query, input_of
-from embedder.encoder import load_encoder
 from embedder.errors import UnknownName, UsageError
 from embedder.given import Values
 from embedder.records import FloatMatrix
 from embedder.space import Space
+from embedder.together import load_encoders
 from heads import saved
+from index.bringing import Asked
+from index.exporting import ExportOptions
 from index.features import features
 from index.selection import IngestOptions
 
 INGEST = frozenset(f.name for f in fields(IngestOptions)) - {"workers"}
+DECLARED = frozenset(f.name for f in fields(Declared))
+T = TypeVar("T")
 Where = str | Mapping[str, Any] | None
 REFINE = ("group_by", "unique", "diversity", "min_score", "columns")
 
 
-def open_store(path: str | os.PathLike[str], *, device: str | None = None, workers: int | None = None) -> Store:
+def open_store(
+    path: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    runtime: str | None = None,
+    workers: int | None = None,
+) -> Store:
     """Open a store, which is made by the first `embed`.
 
     Raises:
@@ -39,7 +50,7 @@ def open_store(path: str | os.PathLike[str], *, device: str | None = None, worke
     uri = os.fspath(path)
     if uri.startswith(("http://", "https://")):
         raise UsageError(f"{uri} is a service", hint="stores over HTTP are not supported yet; open the folder itself")
-    return Store(Service(read_settings(store=uri, device=device, workers=workers)))
+    return Store(Service(read_settings(store=uri, device=device, runtime=runtime, workers=workers)))
 
 
 class Record(dict[str, Any]):
@@ -190,6 +201,36 @@ class Collection:
         chosen = [ids] if isinstance(ids, str) else list(ids)
         return int(self._service.delete(self.name, ids=chosen, where=where)["deleted"])
 
+    def export(self, to: str | os.PathLike[str], *, space: str | None = None, **options: Any) -> Record:
+        """Write items and vectors to a new folder; options: `format`, `where`, `columns`, `vectors`, `rows`, `dtype`,
+        `overwrite`. Returns the manifest."""
+        asked = _of(ExportOptions, options, "export")
+        return Record(self._service.export(self.name, os.fspath(to), space=space, options=asked))
+
+    def import_(self, source: str | os.PathLike[str], *, max_failure_rate: float = 0.01, **options: Any) -> Record:
+        """Store ready vectors of a declared Space; options as the flags of `permafrost import`."""
+        said = Declared(**{name: options.pop(name) for name in DECLARED & set(options)})
+        asked = _of(Asked, options, "import_", also=DECLARED)
+        given = os.fspath(source)
+        return Record(
+            self._service.import_(given, self.name, asked=asked, said=said, max_failure_rate=max_failure_rate)
+        )
+
+    def reembed(self, encoder: str | None = None, *, rollback: bool = False, **options: Any) -> Record:
+        """Embed all items with another encoder, compare, and swap the alias `default`; or swap it back.
+
+        Args:
+            options: `alias`, and but for a rollback `keep`, `min_overlap`, `allow_missing`, `seed`, `options`.
+
+        Raises:
+            Refused: the alias was not swapped; `.result` has what was measured.
+        """
+        if rollback == (encoder is not None):
+            raise UsageError("reembed takes an encoder, or rollback=True")
+        if encoder is None:
+            return Record(self._service.rollback(self.name, **options))
+        return Record(self._service.reembed(self.name, encoder, **options))
+
     def label(self, id: str, *, by: str = "python", **values: Any) -> None:
         """Set columns of one item by hand; no re-run reverts them."""
         self._service.label(self.name, id, values, by=by)
@@ -303,8 +344,8 @@ class Head:
 class Encoder:
     """A frozen encoder without a store: `Encoder("timm:…").encode(images)`."""
 
-    def __init__(self, name: str, device: str = "auto") -> None:
-        self._encoder = load_encoder(name, device=device, endpoint=read_settings().endpoint)
+    def __init__(self, name: str, device: str = "auto", runtime: str = "torch") -> None:
+        self._encoder = load_encoders([name], device=device, endpoint=read_settings().endpoint, runtime=runtime)[0]
 
     @property
     def space(self) -> Space:
@@ -321,7 +362,15 @@ class Encoder:
         return self._encoder.encode(values, batch_size=batch_size)
 
     def __repr__(self) -> str:
-        return f"Encoder({str(self._encoder.name)!r}, {self.dim}-d, {self._encoder.device})"
+        return f"Encoder({str(self._encoder.name)!r}, {self.dim}-d, {self._encoder.device}, {self._encoder.runtime})"
+
+
+def _of(kind: type[T], options: Mapping[str, Any], act: str, also: frozenset[str] = frozenset()) -> T:
+    """Return a dataclass of options. Raises `UsageError` for a name that it has not."""
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    if unknown := [name for name in options if name not in known]:
+        raise UsageError(f"{act} takes no {unknown[0]!r}", hint=f"it takes {', '.join(sorted(known | also))}")
+    return kind(**options)
 
 
 def _query(value: Any, media: Sequence[Any]) -> Query:

@@ -23,7 +23,12 @@ Where = Annotated[
     str | None, option("Only items that pass, such as \"year >= 2020 AND label = 'cat'\".", metavar="SQL")
 ]
 Device = Annotated[str | None, option("auto, cpu, cuda or cuda:N.", metavar="D")]
+Runtime = Annotated[str | None, option("What runs the networks: torch, openvino, onnx or auto.", metavar="R")]
 Ids = Annotated[list[str] | None, option("A stored item; may be repeated.", metavar="ID")]
+
+FailureRate = Annotated[
+    float, option("The share of failed items that passes.", metavar="R", min=0, max=1, show_default=True)
+]
 
 Store = Annotated[
     str | None,

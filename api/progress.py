@@ -95,7 +95,7 @@ def progress_line(run: Run, rate: float | None, limit: int | None) -> str:
     """Return one line of at most 80 cells: count, share, speed, time left, and the stages, the bottleneck first."""
     done = run.done + run.pending
     total = min(run.total, limit) if run.total is not None and limit is not None else run.total
-    parts = [f"embed {done}/{total}" if total else f"embed {done}"]
+    parts = [f"{run.verb} {done}/{total}" if total else f"{run.verb} {done}"]
     if total:
         parts.append(f"{min(1.0, done / total):.0%}")
     if rate:

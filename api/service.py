@@ -6,10 +6,11 @@ Nothing here prints, parses a command line or knows of HTTP. Results are plain d
 from __future__ import annotations
 
 from api.acts.classifying import Classifying
-from api.acts.embedding import Embedding
 from api.acts.keeping import Keeping
+from api.acts.moving import Moving
+from api.acts.reembedding import Reembedding
 from api.acts.searching import Searching
 
 
-class Service(Embedding, Searching, Classifying, Keeping):
+class Service(Moving, Reembedding, Searching, Classifying, Keeping):
     """One store, and all that can be done with it; a file in `api/acts/` is one part."""

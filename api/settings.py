@@ -19,7 +19,8 @@ class Settings(BaseSettings):
     """What can be set by `PERMAFROST_…` variables; a command line's flags come before them.
 
     `store`: the folder of the store. `image_encoder`, `text_encoder`: used for a new collection where none is named.
-    `device`: auto, cpu, cuda or cuda:N. `workers`: decoding processes; 0 means one less than the cores, at least one.
+    `device`: auto, cpu, cuda or cuda:N. `runtime`: torch, openvino, onnx or auto runs the networks.
+    `workers`: decoding processes; 0 means one less than the cores, at least one.
     `recall_sample`: the share of queries, 0 to 1, that are answered again exactly in the background.
     `openai_base_url`, `openai_api_key`: where `openai:` encoders answer; with a key alone, OpenAI itself.
     """
@@ -30,6 +31,7 @@ class Settings(BaseSettings):
     image_encoder: str = "open_clip:ViT-B-32/laion2b_s34b_b79k"
     text_encoder: str = "sentence_transformers:sentence-transformers/all-MiniLM-L6-v2"
     device: str = "auto"
+    runtime: str = "torch"
     workers: int = 0
     recall_sample: float = Field(0.01, ge=0, le=1)
     openai_base_url: str = ""

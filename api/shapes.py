@@ -119,13 +119,17 @@ def runs_json(runs: Sequence[dict[str, Any]], max_failure_rate: float) -> dict[s
     """
     result = {**runs[-1], **({"runs": runs} if len(runs) > 1 else {})}
     for found in runs:
-        if found["found"] and found["failed"] > max_failure_rate * found["found"]:
-            raise TooManyFailures(
-                f"{found['failed']} of {found['found']} items failed, {max_failure_rate:.2%} are allowed",
-                where=str(found["failures"]), hint="read failures.jsonl; what was embedded is stored",
-                result=result,
-            )  # fmt: skip
+        check_failures(found, result, max_failure_rate)
     return result
+
+
+def check_failures(run: Mapping[str, Any], result: Mapping[str, Any], max_failure_rate: float) -> None:
+    """Raise `TooManyFailures`, with `result`, where a larger share of a run's items failed than is allowed."""
+    if run["found"] and run["failed"] > max_failure_rate * run["found"]:
+        raise TooManyFailures(
+            f"{run['failed']} of {run['found']} items failed, {max_failure_rate:.2%} are allowed",
+            where=str(run["failures"]), hint="read failures.jsonl; what was good is stored", result=result,
+        )  # fmt: skip
 
 
 def answer_json(

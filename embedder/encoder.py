@@ -73,6 +73,7 @@ class Encoder:
     device: str
     image: ImageTower | None = None
     text: TextTower | None = None
+    runtime: str = "torch"
 
     def tower(self, medium: Medium) -> ImageTower | TextTower:
         """Return the tower of a medium.

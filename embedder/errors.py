@@ -106,9 +106,13 @@ class Damaged(PermafrostError):
 
 
 class Refused(PermafrostError):
-    """A gate that was not met; nothing was changed."""
+    """A gate that was not met; nothing was changed. `result` has what was measured at it, if anything."""
 
     exit_code, status, type = 3, 409, "refused"
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "", result: Mapping[str, Any] | None = None) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.result = dict(result or {})
 
 
 class SpaceMismatch(Refused):

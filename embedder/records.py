@@ -57,7 +57,7 @@ class Decoded:
     item: Item
     content_hash: str
     value: Any
-    size: int
+    size: int | None
     mtime_ns: int | None = None
     truncated: bool = False
     read_ms: float = 0.0

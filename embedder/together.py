@@ -15,6 +15,7 @@ from embedder.errors import EncoderError
 from embedder.naming import EncoderName
 from embedder.records import Medium
 from embedder.remote import Endpoint
+from embedder.runtime import AUTO, require, run_by
 from embedder.shared import Shared
 
 READ_OUT = ("layer", "pooling", "normalize")
@@ -46,8 +47,16 @@ def same_inputs(one: Encoder, other: Encoder, medium: Medium) -> bool:
     return str(stem(one.name)) == str(stem(other.name))
 
 
-def load_encoders(names: Sequence[str], *, device: str = "auto", endpoint: Endpoint | None = None) -> list[Encoder]:
-    """Load encoders, in the order of their names; those of one model share it. Raises as `load_encoder` does."""
+def load_encoders(
+    names: Sequence[str], *, device: str = "auto", endpoint: Endpoint | None = None, runtime: str = "torch"
+) -> list[Encoder]:
+    """Load encoders, in the order of their names; those of one model share it. Raises as `load_encoder` does.
+
+    Args:
+        runtime: what runs their networks: see `run_by`, which also says what it raises. Encoders that share a model
+            run it once in torch, so `auto` leaves them there; any other runtime runs it for each of them.
+    """
+    require(runtime)
     parsed = [naming.parse(name) for name in names]
     groups: dict[str, list[int]] = {}
     for place, name in enumerate(parsed):
@@ -55,7 +64,9 @@ def load_encoders(names: Sequence[str], *, device: str = "auto", endpoint: Endpo
     found: dict[int, Encoder] = {}
     for places in groups.values():
         members = [parsed[place] for place in places]
-        found |= zip(places, _group(members, device, endpoint), strict=True)
+        kept = runtime == AUTO and len(members) > 1
+        loaded = _group(members, device, endpoint)
+        found |= zip(places, loaded if kept else [run_by(runtime, one) for one in loaded], strict=True)
     return [found[place] for place in range(len(names))]
 
 

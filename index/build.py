@@ -5,27 +5,21 @@ from __future__ import annotations
 import shutil
 import struct
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from embedder.errors import NothingToDo, Refused
+from embedder.errors import NothingToDo
 from embedder.records import FloatMatrix, Keys
 from embedder.space import Space
-from index import derived, files, schema
-from index.kinds.flat import Flat
+from index import choose, derived, files, schema
 from index.live import Live
 from index.store import Collection
 from index.view import unit
-
-EXACT_UP_TO = 50_000
-PROBES = 200
-NEIGHBOURS = 10
 
 
 @dataclass(frozen=True)
@@ -33,6 +27,8 @@ class Built:
     """What was built and what was considered.
 
     `recall_at_10` is over held-out stored vectors, against exact search; `p50_ms` is the median of single queries.
+    `args` are the kind's, tuned. `considered` has a row for each candidate: `kind args rows bytes build_bytes
+    recall_at_10 p50_ms build_seconds chosen why_not`; `rows` says on how many it was measured, None that it was not.
     `damaged` lists the ids of rows that failed their checksum and were left out.
     """
 
@@ -43,6 +39,7 @@ class Built:
     bytes: int
     build_seconds: float
     rows: int
+    args: dict[str, Any]
     considered: list[dict[str, Any]]
     damaged: list[str]
 
@@ -57,18 +54,25 @@ def build(
     latency_ms: float | None = None,
     args: Mapping[str, Any] | None = None,
     seed: int = 0,
+    say: Callable[[str], None] = choose.silent,
 ) -> Built:
     """Build an index over the live vectors of a Space and make it the one that answers.
 
     Args:
-        kind: a kind by name, or `auto`: exact up to 50,000 vectors, unless `latency_ms` asks for less; a graph above.
+        kind: a kind by name, or `auto`: exact up to 50,000 vectors unless a target rules that out, and above it the
+            fastest of the kinds that meet the targets, as `index.choose` measures them.
         recall: least recall@10; an index under it is not swapped in.
         memory: most bytes that a search may hold.
         latency_ms: most milliseconds of the median single query.
+        args: arguments of `kind` by name, which are then not tuned.
+        seed: of the rows that are held out. Graphs that several threads build differ in spite of it.
+        say: is told what is being built, for people who wait.
 
     Raises:
         NothingToDo: the collection has no live vectors in this Space.
-        Refused: no candidate meets the targets; what was considered is in the message, the old index stays.
+        Refused: no candidate meets the targets; what was considered, and the nearest that is possible, are in the
+            message, and the old index stays. Memory is estimated first: nothing is built that would not fit.
+        UnknownName, UsageError: the kind or an argument of it does not exist, or has another type.
         Locked: another build of this Space runs.
     """
     home = derived.folder_of(collection, space)
@@ -77,114 +81,34 @@ def build(
         folder = home / f".tmp-{time.strftime('%Y%m%dt%H%M%S')}-{time.monotonic_ns() % 10**9:09d}"
         folder.mkdir(parents=True)
         try:
-            matrix, damaged = _write_matrix(collection, space, folder)
-            targets = _Targets(recall, memory, latency_ms)
-            names = [kind] if kind != "auto" else _candidates(len(matrix), targets)
-            return _first_good(collection, space, folder, matrix, names, targets, args or {}, seed, damaged)
+            targets = choose.Targets(recall, memory, latency_ms)
+            return _chosen(collection, space, folder, kind, args or {}, targets, seed, say)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-@dataclass(frozen=True)
-class _Targets:
-    recall: float
-    memory: int | None
-    latency_ms: float | None
-
-
-def _candidates(n: int, targets: _Targets) -> list[str]:
-    if n <= EXACT_UP_TO:
-        return ["flat"] if targets.latency_ms is None else ["flat", "faiss_hnsw"]
-    return ["faiss_hnsw", "flat"]
-
-
-def _first_good(
-    collection: Collection, space: Space, folder: Path, matrix: FloatMatrix, names: list[str],
-    targets: _Targets, values: Mapping[str, Any], seed: int, damaged: list[str],
+def _chosen(
+    collection: Collection, space: Space, folder: Path, kind: str, args: Mapping[str, Any],
+    targets: choose.Targets, seed: int, say: Callable[[str], None],
 ) -> Built:  # fmt: skip
-    considered: list[dict[str, Any]] = []
-    probes, truth = _held_out(matrix, seed)
-    for name in names:
-        started = time.monotonic()
-        kind = derived.kind_of(name)
-        args = derived.make_args(kind, values)
-        size = kind.estimate_bytes(len(matrix), space.dim, args)
-        row: dict[str, Any] = {"kind": name, "bytes": size, "chosen": False}
-        considered.append(row)
-        if targets.memory is not None and size > targets.memory:
-            row["why_not"] = f"needs {size:,} bytes, {targets.memory:,} allowed"
-            continue
-        kind.build(matrix, folder, args)
-        args, found, p50 = _tuned(kind, folder, matrix, args, probes, truth, targets.recall)
-        row |= {"recall_at_10": found, "p50_ms": p50, "build_seconds": round(time.monotonic() - started, 3)}
-        row["why_not"] = _why_not(found, p50, targets)
-        if row["why_not"] is None:
-            row["chosen"] = True
-            measured = {"recall_at_10": found, "p50_ms": p50, "probes": len(probes), "seed": seed}
-            derived.seal(folder, kind=name, args=args, space=space, rows=len(matrix), measured=measured)
-            build_name = derived.swap_in(collection, space, folder)
-            return Built(build_name, name, found, p50, size, row["build_seconds"], len(matrix), considered, damaged)
-        for file in kind.FILES:
-            (folder / file).unlink(missing_ok=True)
-    table = "; ".join(f"{row['kind']}: {row['why_not']}" for row in considered)
-    raise Refused(
-        f"no index meets the targets: {table}",
-        where=f"collection {collection.name}",
-        hint="lower --recall or raise the budget",
+    matrix, damaged = _write_matrix(collection, space, folder)
+    found = choose.choose(matrix, folder, kind, args, targets, seed=seed, where=collection.name, say=say)
+    won = found.won
+    derived.seal(
+        folder,
+        kind=won.name,
+        args=won.args,
+        space=space,
+        rows=len(matrix),
+        min_selectivity=found.min_selectivity,
+        measured=found.measured,
     )
-
-
-def _why_not(found: float, p50: float, targets: _Targets) -> str | None:
-    if found < targets.recall:
-        return f"recall@10 {found:.3f}, {targets.recall:g} wanted"
-    if targets.latency_ms is not None and p50 > targets.latency_ms:
-        return f"p50 {p50:.2f} ms, {targets.latency_ms:g} ms wanted"
-    return None
-
-
-def _tuned(
-    kind: derived.IndexKind, folder: Path, matrix: FloatMatrix, args: Any,
-    probes: NDArray[np.int64], truth: NDArray[np.int64], wanted: float,
-) -> tuple[Any, float, float]:  # fmt: skip
-    values = [getattr(args, kind.TUNE)] if hasattr(kind, "TUNE") else [None]
-    values += [v for v in getattr(kind, "TUNE_VALUES", ()) if v > values[0]]
-    for value in values:
-        tried = args if value is None else replace(args, **{kind.TUNE: value})  # type: ignore[attr-defined]
-        engine = kind.load(folder, matrix, tried)
-        found, p50 = _measure(engine, matrix, probes, truth)
-        if found >= wanted:
-            break
-    return tried, found, p50
-
-
-def _held_out(matrix: FloatMatrix, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    rows = np.sort(np.random.default_rng(seed).permutation(len(matrix))[:PROBES])
-    return rows, _others(Flat(matrix), matrix, rows)
-
-
-def _others(engine: derived.Engine, matrix: FloatMatrix, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the neighbours of stored rows, each row itself left out: (m, 10), -1 where there are fewer."""
-    found, _ = engine.search(np.ascontiguousarray(matrix[rows]), NEIGHBOURS + 1)
-    out = np.full((len(rows), NEIGHBOURS), -1, dtype=np.int64)
-    for i, row in enumerate(rows):
-        kept = found[i][(found[i] != row) & (found[i] >= 0)][:NEIGHBOURS]
-        out[i, : len(kept)] = kept
-    return out
-
-
-def _measure(
-    engine: derived.Engine, matrix: FloatMatrix, rows: NDArray[np.int64], truth: NDArray[np.int64]
-) -> tuple[float, float]:
-    found = _others(engine, matrix, rows)
-    hits = sum(len(np.intersect1d(f[f >= 0], t[t >= 0])) for f, t in zip(found, truth, strict=True))
-    times = []
-    for row in rows[:50]:
-        query = np.ascontiguousarray(matrix[row : row + 1])
-        started = time.perf_counter()
-        engine.search(query, NEIGHBOURS)
-        times.append(time.perf_counter() - started)
-    wanted = int((truth >= 0).sum())
-    return (hits / wanted if wanted else 1.0), round(float(np.median(times)) * 1000, 3)
+    name = derived.swap_in(collection, space, folder)
+    row = won.as_row()
+    return Built(
+        name, won.name, row["recall_at_10"], row["p50_ms"], row["bytes"], row["build_seconds"], len(matrix),
+        row["args"], [c.as_row() for c in found.considered], damaged,
+    )  # fmt: skip
 
 
 def _write_matrix(collection: Collection, space: Space, folder: Path) -> tuple[FloatMatrix, list[str]]:

@@ -3,14 +3,16 @@
     indexes/<fingerprint>/current.json        which build answers now; replaced by a rename
     indexes/<fingerprint>/<build>/            manifest.json matrix.npy keys.npy + the kind's files
 
-Nothing here is needed to answer correctly. Every file is compared with its sha256 before any engine reads it.
+Nothing here is needed to answer correctly. Every file is compared with its sha256 before any engine reads it: those of
+a build with its manifest, and the manifest with `current.json`. That finds damage of any kind. It does not make a
+store from a stranger safe, who can write checksums too: delete its `indexes/`, and `permafrost index` makes them again.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -18,18 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder import kinds
-from embedder.errors import Damaged, UsageError
+from embedder.errors import Damaged, UnknownName, UsageError
 from embedder.records import FloatMatrix, Keys
 from embedder.space import Space
 from index import files
+from index.kinds._cost import Estimate
 from index.store import Collection
 
 MATRIX, KEYS = "matrix.npy", "keys.npy"
 KEPT_BUILDS = 2
+UNREADABLE = ".unreadable"
 
 
 class Engine(Protocol):
-    """What a kind's `load` returns."""
+    """What a kind's `load` returns. What `tunable` names may be replaced in `args` while it is loaded."""
+
+    args: Any
 
     def search(
         self, queries: FloatMatrix, k: int, allowed: NDArray[np.bool_] | None = None
@@ -38,15 +44,24 @@ class Engine(Protocol):
 
 
 class IndexKind(Protocol):
-    """What a file in `index/kinds/` offers."""
+    """What a file in `index/kinds/` offers.
+
+    `AUTO`: it is among those that are chosen from. `MIN_SELECTIVITY`: the share of allowed rows under which a scan of
+    them is better, until a build measures it. `FILES`: the files or folders that `build` writes.
+    A kind that needs what a machine may not have also offers `missing() -> str | None`, which says what that is.
+    """
 
     EXACT: bool
+    AUTO: bool
     MIN_SELECTIVITY: float
     FILES: tuple[str, ...]
     Args: type[Any]
 
-    def estimate_bytes(self, n: int, dim: int, args: Any) -> int:
-        """Return the bytes of memory that a search over `n` vectors holds."""
+    def estimate(self, n: int, dim: int, args: Any) -> Estimate:
+        """Return what an index over `n` vectors costs."""
+
+    def tunable(self, n: int, args: Any) -> dict[str, tuple[int, ...]]:
+        """Return the arguments that trade recall for time after a build, with values from the fastest to the surest."""
 
     def build(self, matrix: FloatMatrix, folder: Path, args: Any) -> None:
         """Write `FILES` in `folder` from unit vectors (n, dim) float32."""
@@ -73,11 +88,30 @@ def kind_of(name: str) -> IndexKind:
 
 
 def make_args(kind: IndexKind, values: Mapping[str, Any]) -> Any:
-    """Return a kind's typed arguments. Raises `UsageError` for one that it does not have."""
+    """Return a kind's typed arguments; values may be text, as from a command line.
+
+    Raises:
+        UnknownName: the kind has no such argument; the nearest ones are in the hint.
+        UsageError: a value is not of the argument's type, or is negative.
+    """
+    known = {field.name: type(field.default) for field in fields(kind.Args)}
+    for name in values:
+        if name not in known:
+            taken = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise UnknownName.of("argument of this index kind", name, known, hint=taken)
+    return kind.Args(**{name: _typed(name, value, known[name]) for name, value in values.items()})
+
+
+def _typed(name: str, value: Any, wanted: type[Any]) -> Any:
     try:
-        return kind.Args(**values)
-    except TypeError as error:
-        raise UsageError(f"this index kind does not take that argument: {error}") from error
+        typed = wanted(value)
+        if isinstance(value, bool) or typed < 0 or (not isinstance(value, str) and typed != value):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"{name} takes {wanted.__name__} values of at least 0, not {value!r}", where="index arguments"
+        ) from None
+    return typed
 
 
 def folder_of(collection: Collection, space: Space) -> Path:
@@ -86,9 +120,20 @@ def folder_of(collection: Collection, space: Space) -> Path:
 
 
 def current(collection: Collection, space: Space) -> str | None:
-    """Return the name of the build that answers now."""
+    """Return the name of the build that answers now; `UNREADABLE` where the file that says so is damaged."""
+    found = _current(collection, space)
+    return None if found is None else found[0]
+
+
+def _current(collection: Collection, space: Space) -> tuple[str, str] | None:
     path = folder_of(collection, space) / "current.json"
-    return str(files.read_json(path)["build"]) if path.exists() else None
+    try:
+        found = files.read_json(path)
+        return str(found["build"]), str(found["manifest_sha256"])
+    except FileNotFoundError:
+        return None
+    except (Damaged, KeyError, TypeError):
+        return UNREADABLE, ""
 
 
 def manifest_of(collection: Collection, space: Space) -> dict[str, Any] | None:
@@ -101,17 +146,27 @@ def manifest_of(collection: Collection, space: Space) -> dict[str, Any] | None:
         return None
 
 
-def seal(folder: Path, *, kind: str, args: Any, space: Space, rows: int, measured: Mapping[str, Any]) -> None:
-    """Sync a build's files and write its manifest, with their checksums, last."""
-    names = sorted(p.name for p in folder.iterdir())
+def seal(
+    folder: Path, *, kind: str, args: Any, space: Space, rows: int, min_selectivity: float, measured: Mapping[str, Any]
+) -> None:
+    """Sync a build's files and write its manifest, with their checksums, last.
+
+    Args:
+        min_selectivity: the share of allowed rows under which a scan of them is better, as measured.
+    """
+    names = _files(folder)
     for name in names:
         files.sync_file(folder / name)
     facts = {name: {"sha256": files.sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
     record = {
-        "kind": kind, "args": asdict(args), "space": space.as_json(), "rows": rows, "measured": dict(measured),
-        "files": facts,
+        "kind": kind, "args": asdict(args), "space": space.as_json(), "rows": rows,
+        "min_selectivity": min_selectivity, "measured": dict(measured), "files": facts,
     }  # fmt: skip
     files.write_json(folder / "manifest.json", record)
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
 def swap_in(collection: Collection, space: Space, build: Path) -> str:
@@ -121,7 +176,8 @@ def swap_in(collection: Collection, space: Space, build: Path) -> str:
     files.checkpoint("index:swap")
     build.rename(home / name)
     files.sync_folder(home)
-    files.write_json(home / "current.json", {"build": name})
+    checksum = files.sha256(home / name / "manifest.json")
+    files.write_json(home / "current.json", {"build": name, "manifest_sha256": checksum})
     builds = sorted(p for p in home.iterdir() if p.is_dir() and not p.name.startswith(".tmp-") and p.name != name)
     for old in builds[: max(0, len(builds) - KEPT_BUILDS + 1)]:
         shutil.rmtree(old)
@@ -135,25 +191,41 @@ def load(collection: Collection, space: Space) -> Loaded | None:
         Damaged: a file is missing, fails its checksum, or is not what the manifest says.
         SpaceMismatch: it was built from vectors of another Space.
     """
-    name = current(collection, space)
-    if name is None:
+    found = _current(collection, space)
+    if found is None:
         return None
+    name, checksum = found
     folder = folder_of(collection, space) / name
-    if not (folder / "manifest.json").exists():
-        raise Damaged("the index has no manifest", where=str(folder))
-    manifest = files.read_json(folder / "manifest.json")
     try:
+        if name == UNREADABLE:
+            raise Damaged("current.json cannot be read", where=str(folder.parent))
+        files.check_sha256(folder / "manifest.json", checksum)
+        return _open(folder, space)
+    except Damaged as error:
+        if _current(collection, space) != found:
+            # another build was swapped in, and this one swept, while it was being read
+            return load(collection, space)
+        hint = f"permafrost index {collection.name} rebuilds it; until then every vector is searched"
+        raise Damaged(f"{error.what}; {hint}", where=error.where, hint=hint) from error
+
+
+def _open(folder: Path, space: Space) -> Loaded:
+    try:
+        manifest = files.read_json(folder / "manifest.json")
         found = Space.from_json(manifest["space"])
         if found.fingerprint != space.fingerprint:
             space.require(found, what="the index")
         for file, facts in manifest["files"].items():
             files.check_sha256(folder / file, facts["sha256"])
+        strange = set(_files(folder)) - {"manifest.json", *manifest["files"]}
+        if strange:
+            raise Damaged(f"the index's folder has files that its manifest does not name: {min(strange)}")
         kind = kind_of(manifest["kind"])
         args = make_args(kind, manifest["args"])
         matrix = cast(FloatMatrix, np.load(folder / MATRIX, mmap_mode="r", allow_pickle=False))
         keys = cast(Keys, np.load(folder / KEYS, allow_pickle=False))
         if matrix.shape != (manifest["rows"], space.dim) or keys.shape != (len(matrix),):
             raise Damaged("the index's matrix has another shape than its manifest says", where=str(folder))
-        return Loaded(name, kind, kind.load(folder, matrix, args), matrix, keys, manifest)
-    except (KeyError, TypeError, ValueError, OSError) as error:
+        return Loaded(folder.name, kind, kind.load(folder, matrix, args), matrix, keys, manifest)
+    except (KeyError, TypeError, ValueError, AttributeError, OSError, UsageError) as error:
         raise Damaged(f"the index cannot be opened: {type(error).__name__}: {error}", where=str(folder)) from error

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -31,6 +32,7 @@ class Run:
     encoder that is elsewhere. Runs of one pass share its `stages` and its `seconds`.
     """
 
+    verb: ClassVar[str] = "embed"
     id: str
     found: int = 0
     embedded: int = 0
@@ -61,8 +63,12 @@ class Run:
 
 def new_run(source: Source, stages: Stages | None = None) -> Run:
     """Return a run that begins now."""
-    name = time.strftime("%Y%m%dt%H%M%S-", time.gmtime()) + secrets.token_hex(3)
-    return Run(name, total=_length(source), stages=stages or Stages())
+    return Run(new_name(), total=_length(source), stages=stages or Stages())
+
+
+def new_name() -> str:
+    """Return the name of a run that begins now; names are in the order of time."""
+    return time.strftime("%Y%m%dt%H%M%S-", time.gmtime()) + secrets.token_hex(3)
 
 
 def _length(source: Source) -> int | None:

@@ -141,7 +141,7 @@ def plan(moment: Moment, subset: Subset, *, exact: bool, fallback: str | None = 
 
 def min_selectivity(base: Loaded) -> float:
     """Return the share of allowed rows under which a scan is better: as measured at the build, or as the kind says."""
-    return float(base.manifest["measured"].get("min_selectivity", base.kind.MIN_SELECTIVITY))
+    return float(base.manifest.get("min_selectivity", base.kind.MIN_SELECTIVITY))
 
 
 def _exactly(base: Loaded) -> Engine:

@@ -28,7 +28,7 @@ REFRESH_SHARE, REFRESH_ROWS = 0.2, 10_000
 Watch = Callable[[str, Run], None]
 
 
-def _unwatched(encoder: str, run: Run) -> None:
+def unwatched(encoder: str, run: Run) -> None:
     """Show nothing."""
 
 
@@ -48,7 +48,7 @@ class Embedding(Held):
         chunk: str | None = None,
         max_failure_rate: float = 0.01,
         options: IngestOptions | None = None,
-        watch: Watch = _unwatched,
+        watch: Watch = unwatched,
     ) -> dict[str, Any]:
         """Embed a source (an address or path, or values as `embedder.given` reads them) into a collection.
 

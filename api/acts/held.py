@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from api.settings import Settings
 from api.shapes import as_vector
-from embedder import golden
+from embedder import declared, golden
 from embedder.encoder import Encoder, ImageTower
 from embedder.errors import UsageError
 from embedder.pool import DecodePool
@@ -57,10 +57,17 @@ class Held:
         return self.encoders([name])[0]
 
     def encoders(self, names: Sequence[str]) -> list[Encoder]:
-        """Load encoders once; those of one model that are loaded here share it."""
+        """Load encoders once; those of one model that are loaded here share it.
+
+        Raises:
+            UsageError: the name of a declared Space, which has no encoder.
+        """
+        for name in names:
+            declared.refuse(name)
         with self._lock:
             new = [name for name in dict.fromkeys(names) if name not in self._encoders]
-            found = load_encoders(new, device=self.settings.device, endpoint=self.settings.endpoint)
+            chosen = self.settings
+            found = load_encoders(new, device=chosen.device, endpoint=chosen.endpoint, runtime=chosen.runtime)
             self._encoders |= zip(new, found, strict=True)
             return [self._encoders[name] for name in names]
 

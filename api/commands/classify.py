@@ -23,6 +23,7 @@ def run(
     ] = None,
     space: options.Space = None,
     device: options.Device = None,
+    runtime: options.Runtime = None,
 ) -> Result:
     """Predict labels with a head.
 
@@ -31,7 +32,7 @@ def run(
     collection, slash, name = head.partition("/")
     if not slash or not collection or not name:
         raise UsageError(f"{head!r} is not a head", where="permafrost classify", hint="write C/HEAD or C/HEAD@VERSION")
-    with call.service(device=device) as service:
+    with call.service(device=device, runtime=runtime) as service:
         inputs = [*service.inputs(collection, name, items or ()), *({"id": one} for one in id or ())]
         found = service.classify(collection, name, inputs, top_k=k, space=space)
     return Result(found, text(found), note(found))

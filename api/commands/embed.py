@@ -36,9 +36,8 @@ def run(
     batch_size: Annotated[str, option("Items in a forward pass, or auto.", metavar="N", show_default=True)] = "auto",
     workers: Annotated[int | None, option("Processes that decode pictures.", metavar="N", min=1, max=256)] = None,
     device: options.Device = None,
-    max_failure_rate: Annotated[
-        float, option("The share of failed items that passes.", metavar="R", min=0, max=1, show_default=True)
-    ] = 0.01,
+    runtime: options.Runtime = None,
+    max_failure_rate: options.FailureRate = 0.01,
     limit: Annotated[int | None, option("Stop after so many items.", metavar="N", min=1)] = None,
     prefix: Annotated[str, option("Goes before each id; keeps a second source apart.", metavar="P")] = "",
     prune: Annotated[bool, option("Remove the items that the source no longer has.", "--prune")] = False,
@@ -59,7 +58,7 @@ def run(
         where=where, prefix=prefix, rename=pairs(rename, "--rename A=B"), limit=limit, prune=prune, relocate=relocate,
         batch_size=_batch_size(batch_size), dry_run=dry_run,
     )  # fmt: skip
-    with call.service(workers=workers, device=device) as service, Progress(limit=limit) as progress:
+    with call.service(workers=workers, device=device, runtime=runtime) as service, Progress(limit=limit) as progress:
         try:
             found = service.embed(
                 source, into, encoders=encoder or (), media=media, content_column=content_column, id_column=id_column,

@@ -40,12 +40,13 @@ def run(
     space: options.Space = None,
     exact: Annotated[bool, option("Score every vector, whatever index there is.", "--exact")] = False,
     device: options.Device = None,
+    runtime: options.Runtime = None,
 ) -> Result:
     """Find the items nearest to a text, a picture or an item.
 
     Hits come nearest first; higher scores are nearer. With --diversity they come in the order of their choice.
     """
-    with call.service(device=device) as service:
+    with call.service(device=device, runtime=runtime) as service:
         query: dict[str, Any] = {"text": text, "image": image, "id": id, "like": like, "unlike": unlike}
         if vector is not None:
             from api.shapes import load_vector

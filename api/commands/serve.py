@@ -17,6 +17,7 @@ def run(
         int, option("The port; 0 takes a free one.", metavar="PORT", min=0, max=65_535, show_default=True)
     ] = 8765,
     device: options.Device = None,
+    runtime: options.Runtime = None,
 ) -> Result:
     """Serve the store over HTTP.
 
@@ -25,7 +26,7 @@ def run(
     from api.server import check_host, serve
 
     check_host(host)
-    with call.service(device=device) as service:
+    with call.service(device=device, runtime=runtime) as service:
         service.store()
         code = serve(service, host, port, ready=lambda url: print(f"ready {url}", file=sys.stderr, flush=True))  # noqa: T201
     return Result({"stopped": True}, note="stopped", exit_code=code)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from open_clip.tokenizer import default_bpe
 
-from embedder.encoder import Encoder, Forward, ImageTower, TextTower
+from embedder.encoder import Encoder, ImageTower, TextTower
 from embedder.encoders import _files, _hub
 from embedder.encoders._common import Settings, describe, prompts, versions
 from embedder.encoders._declared import open_clip_transform
-from embedder.encoders._torch import as_numpy, device_of, frozen, grey, image_forward, own_rng, width_of
+from embedder.encoders._torch import Stacked, as_numpy, device_of, frozen, grey, image_forward, own_rng, width_of
 from embedder.encoders.open_clip import HINT, TOKENIZER_FILES
 from embedder.errors import EncoderError
 from embedder.naming import EncoderName
@@ -116,17 +117,25 @@ def text_tower(name: EncoderName, model: Any, source: Source, where: torch.devic
         "arguments": _config(source).get("text_cfg", {}).get("tokenizer_kwargs") or {},
         **{f"{role}_prompt": text for role, text in prompt.items()},
     }  # fmt: skip
-    return TextTower(tokenize, length, _text_forward(model, where), CHARS_PER_TOKEN * context), facts
+    return TextTower(tokenize, length, TextForward(model, Stacked(where)), CHARS_PER_TOKEN * context), facts
 
 
-def _text_forward(model: Any, where: torch.device) -> Forward:
-    encode: Callable[..., torch.Tensor] = model.encode_text
+@dataclass(frozen=True)
+class TextForward:
+    """The forward pass over arrays of token ids, all of one length."""
+
+    model: Any
+    inputs: Stacked
 
     @torch.inference_mode()
-    def forward(rows: Sequence[Any]) -> NDArray[np.floating[Any]]:
-        return as_numpy(encode(torch.from_numpy(np.stack(rows)).to(where), normalize=False))
+    def __call__(self, rows: Sequence[Any]) -> NDArray[np.floating[Any]]:
+        """Return (n, dim)."""
+        return as_numpy(self.network(*self.inputs(rows)))
 
-    return forward
+    def network(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return features (n, dim) of token ids (n, length)."""
+        features: torch.Tensor = self.model.encode_text(ids, normalize=False)
+        return features
 
 
 def _vocabulary(tokenizer: Any, source: Source) -> str:

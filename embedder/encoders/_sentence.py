@@ -19,7 +19,7 @@ from embedder.encoder import Encoder, TextTower
 from embedder.encoders import _files
 from embedder.encoders._common import Settings, describe, index, prompts, settings, versions
 from embedder.encoders._modules import TOKENIZER
-from embedder.encoders._torch import as_numpy, device_of, frozen, own_rng, width_of
+from embedder.encoders._torch import Padded, as_numpy, device_of, frozen, own_rng, width_of
 from embedder.errors import EncoderError, UsageError
 from embedder.naming import EncoderName
 from embedder.records import Role
@@ -42,40 +42,41 @@ class Chain:
     modules: tuple[Any, ...]
     layer: int
     last: int
-    device: torch.device
-    pad: int
+    inputs: Padded
     dimensions: int | None = None
 
     @torch.inference_mode()
     def __call__(self, rows: Sequence[Any]) -> NDArray[np.floating[Any]]:
         """Encode lists of token ids; short ones are padded and masked."""
-        features: dict[str, Any] = dict(zip(("input_ids", "attention_mask"), self._padded(rows), strict=True))
-
-        def states() -> Any:
-            return self.model(**features, output_hidden_states=True, return_dict=True)
-
+        ids, mask = self.inputs(rows)
         if isinstance(rows, Shared):
-            features["token_embeddings"] = self._read(rows.once(self.model, states))
-        elif self.layer == self.last:
-            features = self.modules[0](features)
-        else:
-            features["token_embeddings"] = self._read(states())
+            found = rows.once(self.model, lambda: self._states(ids, mask))
+            return as_numpy(self._vectors({**_features(ids, mask), "token_embeddings": self._read(found)}))
+        return as_numpy(self.network(ids, mask))
+
+    def network(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return vectors (n, dim) of token ids (n, tokens) under their mask."""
+        features = _features(ids, mask)
+        if self.layer == self.last:
+            return self._vectors(self.modules[0](features))
+        return self._vectors({**features, "token_embeddings": self._read(self._states(ids, mask))})
+
+    def _states(self, ids: Tensor, mask: Tensor) -> Any:
+        return self.model(**_features(ids, mask), output_hidden_states=True, return_dict=True)
+
+    def _vectors(self, features: dict[str, Any]) -> Tensor:
         for module in self.modules[1:]:
             features = module(features)
-        return as_numpy(features["sentence_embedding"][:, : self.dimensions])
+        vectors: Tensor = features["sentence_embedding"][:, : self.dimensions]
+        return vectors
 
     def _read(self, found: Any) -> Tensor:
         states: Tensor = found.last_hidden_state if self.layer == self.last else found.hidden_states[self.layer]
         return states
 
-    def _padded(self, rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
-        shape = (len(rows), max(len(row) for row in rows))
-        ids = torch.full(shape, self.pad, dtype=torch.long)
-        mask = torch.zeros(shape, dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
-            mask[i, : len(row)] = 1
-        return ids.to(self.device), mask.to(self.device)
+
+def _features(ids: Tensor, mask: Tensor) -> dict[str, Any]:
+    return {"input_ids": ids, "attention_mask": mask}
 
 
 def load(
@@ -179,8 +180,8 @@ def _chain(name: EncoderName, chosen: Settings, sentence: Any, where: torch.devi
     pooling = name.choice("pooling", declared, {*POOLINGS, declared})
     if pooling != declared:
         modules[at] = Pooling(modules[at].embedding_dimension, POOLINGS[pooling])
-    pad = int(sentence.tokenizer.pad_token_id or 0)
-    chain = Chain(sentence[0].model, tuple(modules), last if layer is None else layer, last, where, pad)
+    padded = Padded(int(sentence.tokenizer.pad_token_id or 0), where)
+    chain = Chain(sentence[0].model, tuple(modules), last if layer is None else layer, last, padded)
     return chain, pooling
 
 

@@ -82,15 +82,58 @@ def frozen(module: Module, device: torch.device, dtype: str) -> Module:
 
 
 @dataclass(frozen=True, eq=False)
-class ImageForward:
-    """A forward pass over lists of (height, width, 3) uint8 arrays.
+class Pixels:
+    """Lists of (height, width, 3) uint8 arrays to one normalised batch (n, 3, height, width), float32.
 
     Scaling and normalising repeat torchvision's `ToTensor` and `Normalize`, operation for operation.
     """
 
-    features: Features
     mean: Tensor
     std: Tensor
+    varying = (0,)
+
+    def __call__(self, images: Sequence[Any]) -> tuple[Tensor]:
+        """Return the batch."""
+        batch = torch.from_numpy(np.stack(images)).to(self.mean.device).permute(0, 3, 1, 2)
+        return (batch.to(torch.float32).div_(255).sub_(self.mean).div_(self.std),)
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Lists of token ids to ids and mask, both (n, longest) int64; padding is on the right, `longest` at least 1."""
+
+    pad: int
+    device: torch.device
+    varying = (0, 1)
+
+    def __call__(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Return ids and mask; the mask is 1 at real tokens."""
+        shape = (len(rows), max(1, *(len(row) for row in rows)))
+        ids, mask = torch.full(shape, self.pad, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+            mask[i, : len(row)] = 1
+        return ids.to(self.device), mask.to(self.device)
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Arrays of token ids, all of one length, to one tensor (n, length)."""
+
+    device: torch.device
+    varying = (0,)
+
+    def __call__(self, rows: Sequence[Any]) -> tuple[Tensor]:
+        """Return the ids."""
+        return (torch.from_numpy(np.stack(rows)).to(self.device),)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageForward:
+    """A forward pass over pictures: `inputs`, then `features` in the precision `dtype`."""
+
+    features: Features
+    inputs: Pixels
     dtype: torch.dtype
 
     @torch.inference_mode()
@@ -99,19 +142,19 @@ class ImageForward:
         cut = self.features
         if isinstance(images, Shared) and isinstance(cut, Cut) and cut.joint is not None:
             joint = cut.joint
-            return as_numpy(cut.read(images.once(joint, lambda: joint(self._pixels(images)))))
-        return as_numpy(cut(self._pixels(images)))
+            return as_numpy(cut.read(images.once(joint, lambda: joint(self.inputs(images)[0].to(self.dtype)))))
+        return as_numpy(self.network(*self.inputs(images)))
 
-    def _pixels(self, images: Sequence[Any]) -> Tensor:
-        batch = torch.from_numpy(np.stack(images)).to(self.mean.device).permute(0, 3, 1, 2)
-        return batch.to(torch.float32).div_(255).sub_(self.mean).div_(self.std).to(self.dtype)
+    def network(self, pixels: Tensor) -> Tensor:
+        """Return features (n, dim) of a normalised batch."""
+        return self.features(pixels.to(self.dtype))
 
 
 def image_forward(features: Features, transform: ImageTransform, device: torch.device, dtype: str) -> ImageForward:
     """Return the forward pass of these features over pictures made by `transform`."""
     mean = torch.tensor(transform.mean, dtype=torch.float32, device=device).view(3, 1, 1)
     std = torch.tensor(transform.std, dtype=torch.float32, device=device).view(3, 1, 1)
-    return ImageForward(features, mean, std, dtype_of(dtype))
+    return ImageForward(features, Pixels(mean, std), dtype_of(dtype))
 
 
 def joined(encoders: Sequence[Encoder], join: Callable[[list[Any]], Callable[[Tensor], Any]]) -> list[Encoder]:

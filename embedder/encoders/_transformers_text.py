@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from embedder.encoder import Encoder, TextTower
 from embedder.encoders import _files
 from embedder.encoders._common import Settings, describe, index, prompts
-from embedder.encoders._torch import as_numpy, width_of
+from embedder.encoders._torch import Padded, as_numpy, width_of
 from embedder.encoders._transformers_model import Built, quiet
 from embedder.encoders.transformers import CHAIN, TOKENIZER_FILES, VOCABULARIES
 from embedder.errors import EncoderError, MissingFact, Undecodable, UsageError
@@ -40,32 +40,26 @@ class Reader:
     layer: int
     last: int
     pooling: str
-    pad: int
-    where: torch.device
+    inputs: Padded
 
     @torch.inference_mode()
     def __call__(self, rows: Sequence[Any]) -> NDArray[np.floating[Any]]:
         """Encode lists of token ids. Short ones are padded on the right and masked, so positions count from 0."""
-        ids, mask = padded(rows, self.pad)
-        ids, mask = ids.to(self.where), mask.to(self.where)
-        deep = self.layer != self.last
+        ids, mask = self.inputs(rows)
+        if isinstance(rows, Shared):
+            return as_numpy(self._read(rows.once(self.model, lambda: self._states(ids, mask, deep=True)), mask))
+        return as_numpy(self.network(ids, mask))
 
-        def run(states: bool) -> Any:
-            return self.model(input_ids=ids, attention_mask=mask, output_hidden_states=states, return_dict=True)
+    def network(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return vectors (n, dim) of token ids (n, tokens) under their mask."""
+        return self._read(self._states(ids, mask, deep=self.layer != self.last), mask)
 
-        found = rows.once(self.model, lambda: run(True)) if isinstance(rows, Shared) else run(deep)
-        states = found.hidden_states[self.layer] if deep else found.last_hidden_state
-        return as_numpy(pool(states.float(), mask.bool(), self.pooling))
+    def _states(self, ids: Tensor, mask: Tensor, *, deep: bool) -> Any:
+        return self.model(input_ids=ids, attention_mask=mask, output_hidden_states=deep, return_dict=True)
 
-
-def padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Return token ids and mask, both (n, longest) int64; `longest` is at least 1."""
-    shape = (len(rows), max(1, *(len(row) for row in rows)))
-    ids, mask = torch.full(shape, pad, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
-        mask[i, : len(row)] = 1
-    return ids, mask
+    def _read(self, found: Any, mask: Tensor) -> Tensor:
+        states = found.last_hidden_state if self.layer == self.last else found.hidden_states[self.layer]
+        return pool(states.float(), mask.bool(), self.pooling)
 
 
 def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -86,7 +80,7 @@ def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
         return states.masked_fill(~inside, -torch.inf).amax(1).where(inside.any(1), torch.nan)
     places = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
     at = places.where(mask, -1).amax(1) if pooling == "last" else places.where(mask, mask.shape[1]).amin(1)
-    rows = torch.arange(len(mask), device=mask.device)
+    rows = torch.arange(mask.shape[0], device=mask.device)
     return states[rows, at.clamp(0, mask.shape[1] - 1)].where(inside.any(1), torch.nan)
 
 
@@ -141,7 +135,7 @@ def wrap(name: EncoderName, chosen: Settings, built: Built, tokenizer: Any, fact
     layer = index(name, last + 1)
     pad = tokenizer.pad_token_id
     pad = pad if isinstance(pad, int) and 0 <= pad < known else 0
-    reader = Reader(built.model, last if layer is None else layer, last, pooling, pad, built.where)
+    reader = Reader(built.model, last if layer is None else layer, last, pooling, Padded(pad, built.where))
     space = describe(
         name, chosen, dim=width_of(reader, example, str(name)), architecture=built.architecture,
         weights=built.weights, layer=reader.layer, pooling=pooling,
@@ -197,6 +191,6 @@ def _positions(model: Any) -> int | None:
 
 @torch.inference_mode()
 def _layers(built: Built, example: list[int]) -> int:
-    ids, mask = (part.to(built.where) for part in padded([example], 0))
+    ids, mask = Padded(0, built.where)([example])
     found = built.model(input_ids=ids, attention_mask=mask, output_hidden_states=True, return_dict=True)
     return len(found.hidden_states)

@@ -117,6 +117,27 @@ def table(title: str, unit: str, found: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def markdown(title: str, found: Sequence[dict[str, Any]]) -> str:
+    """Return the rows as a table of Markdown."""
+    lines = [
+        f"### {title}",
+        "",
+        "| | | a second | x limit | x peer | CPU s | |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    scope = None
+    for row in found:
+        if row["scope"] != scope:
+            scope = row["scope"]
+            lines += [f"| **{scope}** | | | | | | |"] if scope else []
+        ratios = [f"{row[key]:.2f}" if row[key] is not None else "" for key in ("of_limit", "of_best_peer")]
+        lines.append(
+            f"| {row['role']} | {row['name']} | {row['items_per_second']:,.1f} | {' | '.join(ratios)}"
+            f" | {row['cpu_seconds']:.3f} | {row['note']} |"
+        )
+    return "\n".join([*lines, ""])
+
+
 def machine(threads: int) -> dict[str, Any]:
     """Return what the figures depend on: processor, cores, load, threads, and versions."""
     facts = Path("/proc/cpuinfo")
@@ -124,7 +145,18 @@ def machine(threads: int) -> dict[str, Any]:
     model = next(
         (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
     )
-    names = ("torch", "timm", "sentence-transformers", "lancedb", "numpy", "pillow", "faiss-gpu", "faiss-cpu")
+    names = (
+        "torch",
+        "timm",
+        "sentence-transformers",
+        "lancedb",
+        "numpy",
+        "pillow",
+        "faiss-gpu",
+        "faiss-cpu",
+        "hnswlib",
+        "usearch",
+    )
     return {
         "processor": model, "cores": os.cpu_count(), "threads": threads, "load": round(os.getloadavg()[0], 2),
         "system": platform.platform(), "python": platform.python_version(),

@@ -18,7 +18,7 @@ from benches import frame
 TABLES = {
     "decode": "decode: from the bytes of JPEG to an encoder's pixels",
     "extract": "extract: from files to committed rows",
-    "search": "search: nearest ten of stored vectors, 384-d",
+    "search": "search: nearest ten of stored vectors",
 }
 
 
@@ -32,11 +32,16 @@ def main() -> int:
         started = time.monotonic()
         bench = importlib.import_module(f"benches.{name}")
         with tempfile.TemporaryDirectory(prefix="permafrost-bench-") as work:
-            contenders = sorted(bench.contenders(Path(work), quick=options.quick), key=lambda c: c.scope)
+            own = {"rows": options.rows, "store": options.store} if name == "search" else {}
+            contenders = sorted(bench.contenders(Path(work), quick=options.quick, **own), key=lambda c: c.scope)
             found = frame.rows(frame.measure(contenders, options.repeats))
         result["tables"][name] = found
         print(f"\n{frame.table(TABLES[name], bench.UNIT, found)}")
         print(f"  median of {options.repeats} interleaved rounds, {time.monotonic() - started:.0f} s in all")
+    if options.markdown:
+        text = "\n".join(frame.markdown(TABLES[name], bench_rows) for name, bench_rows in result["tables"].items())
+        options.markdown.write_text(text, encoding="utf-8")
+        print(f"\nwritten: {options.markdown}")
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(f"\nwritten: {options.json}")
@@ -52,6 +57,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--repeats", type=int, help="interleaved rounds (default 5, or 1 with --quick)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of every contender")
+    parser.add_argument("--rows", type=int, help="search: how many vectors (default 50,000; to 1,000,000)")
+    parser.add_argument("--store", type=Path, help="search: real vectors instead, of STORE/COLLECTION")
+    parser.add_argument("--markdown", type=Path, help="write the tables to this file too")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args()
     options.repeats = options.repeats or (1 if options.quick else 5)

@@ -1,124 +1,124 @@
-"""Nearest neighbours of stored vectors: one query at a time, and a hundred at once.
+"""Nearest neighbours of stored vectors: one query at a time and a hundred at once, under filters and without.
 
-The vectors are synthetic: points around 2,000 centres, a hundred queries among them, so that neighbours exist and
-graphs have something to find.
+Every approximate index, ours and others', is tuned to recall@10 of 0.95 on the same queries; the note says what it
+reached. A limit of one product has the scores of all rows and sorts none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import faiss
-import lancedb
 import numpy as np
-import pyarrow as pa
+from benches import peers, vectors
 from benches.frame import Contender
 from numpy.typing import NDArray
 
-from embedder.records import Decoded, FloatMatrix, Item
-from embedder.space import Space
-from index import build, commit
+from embedder.records import FloatMatrix
 from index.search import search
-from index.store import Collection, Store
 from index.view import View
 
 UNIT = "queries"
-DIM, K = 384, 10
+K, RECALL = 10, 0.95
+KINDS = ("flat", "faiss_hnsw", "faiss_pq_fs", "faiss_ivf_pq")
+PARTS = {"10 %": 100, "1 %": 10, "0.1 %": 1}
 Answers = Callable[[FloatMatrix], NDArray[np.int64]]
 
 
-def contenders(work: Path, *, quick: bool) -> list[Contender]:
-    """Fill a store, an array, a faiss index and a Lance table with the same vectors, and return what searches them."""
-    rows, queries = clustered(5_000 if quick else 50_000, 20 if quick else 100)
-    flat, graph = indexed(work, rows, "flat"), indexed(work, rows, "faiss_hnsw")
-    exact = faiss.IndexFlatIP(DIM)
-    exact.add(rows)
-    lance = lance_table(work, rows)
-    truth = np.argsort(-(queries @ rows.T), axis=1, kind="stable")[:, :K]
-    return [
-        *both("limit", "numpy, one product and a partial sort", lambda q: brute(rows, q), queries, truth),
-        *both("peer", "faiss Flat", lambda q: np.asarray(exact.search(q, K)[1]), queries, truth),
-        *both("peer", "LanceDB, exact scan", lambda q: scanned(lance, q), queries, truth),
-        *both("us", "permafrost search, flat", lambda q: answers(flat, q), queries, truth),
-        *both("us", "permafrost search, faiss_hnsw", lambda q: answers(graph, q), queries, truth),
+def contenders(work: Path, *, quick: bool, rows: int | None = None, store: Path | None = None) -> list[Contender]:
+    """Fill a store and what is compared with it with the same vectors, and return what searches them."""
+    asked = 20 if quick else 100
+    base, queries = (
+        vectors.stored(store, asked) if store else vectors.planted(rows or (3_000 if quick else 50_000), asked)
+    )
+    truth = best(queries @ base.T)
+    collection = vectors.filled(work, base)
+    ours = {kind: vectors.indexed(work, collection, kind, RECALL) for kind in KINDS}
+    exact = faiss.IndexFlatIP(base.shape[1])
+    exact.add(base)
+    found = [
+        *both("limit", "one product, all scores, none sorted", lambda q: q @ base.T, queries, None),
+        *both("peer", "numpy, a product and a partial sort", lambda q: best(q @ base.T), queries, truth),
+        *both("peer", "faiss Flat", lambda q: exact.search(q, K)[1], queries, truth),
+        *both("peer", "faiss HNSW, the same graph", raw(ours["faiss_hnsw"]), queries, truth),
     ]
+    for peer in peers.built(work, base):
+        _, value = peers.tuned(peer, queries, truth, RECALL)
+        note = f", at {value}, built in {peer.build_seconds:.1f} s"
+        found += both("peer", peer.name, lambda q, find=peer.find: find(q, K), queries, truth, note)
+    for kind, view in ours.items():
+        base_of = view.now().base
+        note = f", built in {base_of.manifest['measured']['build_seconds']:.1f} s" if base_of else ""
+        found += both("us", f"permafrost search, {kind}", lambda q, view=view: answers(view, q), queries, truth, note)
+    return [*found, *filtered(work, base, queries, ours)]
 
 
-def both(role: Any, name: str, find: Answers, queries: FloatMatrix, truth: NDArray[np.int64]) -> list[Contender]:
+def filtered(work: Path, base: FloatMatrix, queries: FloatMatrix, ours: dict[str, View]) -> Iterator[Contender]:
+    """Yield searches under filters; the limit scores the rows that pass, which it is given."""
+    table, queries = peers.lance_table(work, base, "plain"), queries[:20]
+    graph = raw(ours["faiss_hnsw"])
+    part = np.arange(len(base)) % 1000
+    for share, most in PARTS.items():
+        allowed, where, scope = part < most, f"part < {most}", f"filter that keeps {share}"
+        rows = np.flatnonzero(allowed)
+        subset = np.ascontiguousarray(base[rows])
+        truth = rows[best(queries @ subset.T)]
+        ways: list[tuple[Any, str, Answers]] = [
+            ("limit", "scan of the subset, gathered before", lambda q, r=rows, s=subset: r[best(q @ s.T)]),
+            ("peer", "faiss HNSW with a selector", lambda q, a=allowed: graph(q, a)),
+            ("peer", "LanceDB, prefilter and scan", lambda q, w=where: peers.lance_find(table, q, K, where=w)),
+            *(
+                ("us", f"permafrost search, {kind}", lambda q, v=ours[kind], w=where: answers(v, q, w))
+                for kind in ("flat", "faiss_hnsw", "faiss_pq_fs")
+            ),
+        ]
+        for role, name, find in ways:
+            note = f"recall@{truth.shape[1]} {peers.recall(find(queries), truth):.3f}"
+            yield Contender(role, name, singly(find, queries), scope, note)
+
+
+def both(
+    role: Any, name: str, find: Answers, queries: FloatMatrix, truth: NDArray[np.int64] | None, more: str = ""
+) -> list[Contender]:
     """Return a contender that asks one query at a time and one that asks all at once, with the recall they reach."""
-    found = find(queries)
-    recall = np.mean([len(np.intersect1d(f, t)) / K for f, t in zip(found, truth, strict=True)])
-    note = f"recall@{K} {recall:.3f}"
-
-    def singly() -> int:
-        return sum(len(find(queries[i : i + 1])) for i in range(len(queries)))
-
-    def together() -> int:
-        return len(find(queries))
-
+    note = f"recall@{K} {peers.recall(find(queries), truth):.3f}{more}" if truth is not None else ""
     return [
-        Contender(role, name, singly, "one query at a time", note),
-        Contender(role, name, together, f"{len(queries)} queries at once", note),
+        Contender(role, name, singly(find, queries), "one query at a time", note),
+        Contender(role, name, lambda: len(find(queries)), f"{len(queries)} queries at once", note),
     ]
 
 
-def clustered(count: int, queries: int) -> tuple[FloatMatrix, FloatMatrix]:
-    """Return unit vectors (count, 384) and (queries, 384) around shared centres."""
-    chance = np.random.default_rng(0)
-    centres = chance.standard_normal((2000, DIM)).astype(np.float32)
-    near = centres[chance.integers(0, len(centres), count + queries)]
-    points = near + 0.8 * chance.standard_normal((count + queries, DIM)).astype(np.float32)
-    points /= np.linalg.norm(points, axis=1, keepdims=True)
-    return points[:count], points[count:]
+def singly(find: Answers, queries: FloatMatrix) -> Callable[[], int]:
+    """Return a run that asks one query at a time."""
+    return lambda: sum(len(find(queries[i : i + 1])) for i in range(len(queries)))
 
 
-def filled(collection: Collection, rows: FloatMatrix) -> Space:
-    """Commit the vectors as texts of a Space made for this; ids are their positions."""
-    space = Space("hashing:384", DIM, ("text",), {"architecture": "synthetic", "dtype": "float32", "normalize": True})
-    collection.add_space(space, {})
-    known = commit.Known.read(collection, space)
-    for start in range(0, len(rows), 10_000):
-        part = rows[start : start + 10_000]
-        batch = []
-        for i in range(start, start + len(part)):
-            item = Item(id=str(i), medium="text", source="bench", text=f"text {i}")
-            batch.append(Decoded(item, f"{i:064x}", item.text, size=len(str(item.text))))
-        commit.commit(collection, space, known, batch, part)
-    return space
+def raw(view: View) -> Callable[..., NDArray[np.int64]]:
+    """Return a search of the FAISS index inside a view, by FAISS alone, with the arguments that were tuned."""
+    loaded = view.now().base
+    assert loaded is not None
+    graph: Any = loaded.engine
+
+    def find(queries: FloatMatrix, allowed: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+        settings = faiss.SearchParametersHNSW(efSearch=graph.args.ef_search)
+        bits = None if allowed is None else np.packbits(allowed, bitorder="little")
+        if bits is not None:
+            settings.sel = faiss.IDSelectorBitmap(bits)
+        return np.asarray(graph.index.search(queries, K, params=settings)[1])
+
+    return find
 
 
-def indexed(work: Path, rows: FloatMatrix, kind: str) -> View:
-    """Return a view of a collection of its own that is answered from an index of one kind."""
-    collection = Store.open(work / "store", create=True).collection(kind, create=True)
-    space = filled(collection, rows)
-    build.build(collection, space, kind=kind)
-    return View(collection, space)
-
-
-def answers(view: View, queries: FloatMatrix) -> NDArray[np.int64]:
+def answers(view: View, queries: FloatMatrix, where: str | None = None) -> NDArray[np.int64]:
     """Return the positions that our search answers with."""
-    found = search(view, queries, k=K)
-    return np.array([[int(hit.id) for hit in answer.hits] for answer in found])
+    found = [[int(hit.id) for hit in answer.hits] for answer in search(view, queries, k=K, where=where)]
+    return np.array([row + [-1] * (K - len(row)) for row in found])
 
 
-def brute(rows: FloatMatrix, queries: FloatMatrix) -> NDArray[np.int64]:
-    """Return the nearest rows by one matrix product, sorted."""
-    scores = queries @ rows.T
-    best = np.argpartition(-scores, K, axis=1)[:, :K]
-    order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1)
-    return np.take_along_axis(best, order, axis=1)
-
-
-def lance_table(work: Path, rows: FloatMatrix) -> Any:
-    """Return a LanceDB table of the same vectors, without an index."""
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), DIM)
-    data = pa.table({"id": pa.array(np.arange(len(rows))), "vector": vectors})
-    return lancedb.connect(str(work / "lance")).create_table("vectors", data)
-
-
-def scanned(table: Any, queries: FloatMatrix) -> NDArray[np.int64]:
-    """Return LanceDB's exact answers, a query at a time: it has no other way."""
-    found = [table.search(q).distance_type("cosine").limit(K).select(["id", "_distance"]).to_arrow() for q in queries]
-    return np.array([answer["id"].to_pylist() for answer in found])
+def best(scores: FloatMatrix) -> NDArray[np.int64]:
+    """Return the columns of the ten best scores of each row, sorted."""
+    top = np.argpartition(-scores, min(K, scores.shape[1] - 1), axis=1)[:, :K]
+    order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1)
+    return np.take_along_axis(top, order, axis=1)

@@ -205,6 +205,19 @@ def test_index_builds_and_refuses_what_misses_its_targets(run: Run, store: Path)
     assert "flat" in run("--store", store, "index", "notes", "--kind", "flt").err
 
 
+def test_index_shows_what_it_considered_and_takes_arguments_by_hand(run: Run, store: Path) -> None:
+    chosen = run("--store", store, "index", "notes", "--latency", "10s", "--recall", "0.5").out.splitlines()
+    table = [line.split() for line in chosen[[line.split()[0] for line in chosen].index("considered") + 1 :]]
+    assert {"flat", "faiss_hnsw", "faiss_pq_fs"} <= {row[0] for row in table}
+    assert [row[0] for row in table if row[-1] == "taken"] == [chosen[0].split()[1]]
+    by_hand = ("--store", store, "index", "notes", "--kind", "faiss_hnsw", "--recall", "0.5")
+    assert run(*by_hand, "--set", "links=9", "--set", "ef_search=44", "--json").json["args"]["links"] == 9
+    wrong = run(*by_hand, "--set", "link=9")
+    assert (wrong.code, "did you mean links" in wrong.err) == (2, True)
+    assert "takes int values" in run(*by_hand, "--set", "links=few").err
+    assert run("--store", store, "index", "notes", "--set", "links=9").code == 2
+
+
 def test_train_and_classify(run: Run, store: Path, tmp_path: Path) -> None:
     trained = run("--store", store, "train", "pics", "--label", "label", "--name", "hue", "--json").json
     assert trained.keys() >= KEYS["train"]

@@ -13,6 +13,7 @@ from PIL import Image
 import permafrost as pf
 from embedder import errors
 from tests.api.conftest import COLOURS, NOTES, ROOT, environment, picture, png, write_notes
+from tests.checkpoints import timm_folder
 
 
 def python(code: str, cwd: Path, *, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -158,3 +159,15 @@ def test_an_encoder_needs_no_store() -> None:
     assert encoder.space.encoder == "hashing:16"
     with pytest.raises(pf.UnknownName, match="hashin"):
         pf.Encoder("hashin:16")
+
+
+def test_an_encoder_is_run_by_the_runtime_that_the_door_is_given(tmp_path: Path) -> None:
+    name = f"timm:local-dir:{timm_folder(tmp_path / 'model')}"
+    encoder = pf.Encoder(name, "cpu", runtime="openvino")
+    assert repr(encoder).endswith("cpu, openvino)")
+    photos = pf.open(tmp_path / "s", device="cpu", runtime="onnx").collection("photos")
+    assert photos.embed([picture(COLOURS["red"], 1)], encoder=name).embedded == 1
+    again = pf.open(tmp_path / "s", device="cpu", runtime="openvino").collection("photos")
+    assert again.search(image=picture(COLOURS["red"], 1)).scores[0] > 0.9999
+    with pytest.raises(pf.UnknownName, match="openvinno"):
+        pf.Encoder(name, runtime="openvinno")

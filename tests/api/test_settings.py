@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -35,6 +37,19 @@ def test_what_is_given_comes_before_the_environment(monkeypatch: pytest.MonkeyPa
     assert read_settings().store == "of the environment"
     assert read_settings(store="given", device=None).store == "given"
     assert read_settings(workers=3).decode_workers == 3
+
+
+def test_a_wrong_runtime_is_refused_as_a_flag_and_as_a_setting(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t.csv").write_text("text\nfrost\n", encoding="utf-8")
+    embed = ("embed", str(tmp_path / "t.csv"), "--into", "c", "--encoder", "hashing:8", "--json")
+    said = run(*embed, "--runtime", "openvinno")
+    assert said.code == 2
+    assert "openvino" in said.json["error"]["hint"]
+    monkeypatch.setenv("PERMAFROST_RUNTIME", "onx")
+    assert "onnx" in run(*embed).json["error"]["hint"]
+    assert run(*embed, "--runtime", "torch").code == 0
 
 
 def test_settings_are_frozen() -> None:

@@ -88,7 +88,7 @@ def test_an_index_under_its_target_is_not_swapped_in(tmp_path: Path, monkeypatch
     build.build(collection, SPACE, kind="flat")
     before = derived.current(collection, SPACE)
     monkeypatch.setattr(
-        "index.kinds.faiss_hnsw.Graph.search", lambda self, q, k, allowed=None: (np.zeros((len(q), k), np.int64), None)
+        "index.kinds._faiss.Searcher.search", lambda self, q, k, allowed=None: (np.zeros((len(q), k), np.int64), None)
     )
     with pytest.raises(Refused, match=r"faiss_hnsw: recall@10 0\.\d+, 0\.95 wanted"):
         build.build(collection, SPACE, kind="faiss_hnsw")
@@ -99,16 +99,16 @@ def test_an_index_under_its_target_is_not_swapped_in(tmp_path: Path, monkeypatch
 
 
 def test_recall_is_measured_not_assumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from index.kinds import faiss_hnsw
+    from index.kinds import _faiss
 
     collection = filled(tmp_path, 200)
-    honest = faiss_hnsw.Graph.search
+    honest = _faiss.Searcher.search
 
     def half(self, queries, k, allowed=None):  # type: ignore[no-untyped-def]
         positions, scores = honest(self, queries, k, allowed)
         return np.where(positions % 2 == 0, positions, -1), scores
 
-    monkeypatch.setattr(faiss_hnsw.Graph, "search", half)
+    monkeypatch.setattr(_faiss.Searcher, "search", half)
     built = build.build(collection, SPACE, kind="faiss_hnsw", recall=0.1)
     assert 0.35 < built.recall_at_10 < 0.65
 
@@ -120,8 +120,13 @@ def test_budgets_choose_and_refuse(tmp_path: Path) -> None:
         build.build(collection, SPACE, memory=10)
     with pytest.raises(UnknownName, match="faiss_hns"):
         build.build(collection, SPACE, kind="faiss_hns")
-    with pytest.raises(UsageError, match="does not take that argument"):
-        build.build(collection, SPACE, kind="flat", args={"links": 3})
+    with pytest.raises(UnknownName, match=r"(?s)'link'.*did you mean links"):
+        build.build(collection, SPACE, kind="faiss_hnsw", args={"link": 3})
+    for wrong in ("many", "-3", 2.5, True, None):
+        with pytest.raises(UsageError, match="links takes int values of at least 0, not"):
+            build.build(collection, SPACE, kind="faiss_hnsw", args={"links": wrong})
+    with pytest.raises(UsageError, match="arguments are for one kind"):
+        build.build(collection, SPACE, args={"links": 3})
     empty = fresh(tmp_path, "empty")
     empty.add_space(SPACE, {"text": ""})
     with pytest.raises(NothingToDo):

@@ -52,9 +52,9 @@ def test_the_threshold_measured_at_the_build_comes_before_the_kinds_own(stored: 
     here, _ = stored
     base = here.now().base
     assert base is not None
-    unmeasured = derived.Loaded(**{**vars(base), "manifest": {**base.manifest, "measured": {}}})
+    unmeasured = derived.Loaded(**{**vars(base), "manifest": {"measured": {}}})
     assert planner.min_selectivity(unmeasured) == base.kind.MIN_SELECTIVITY
-    measured = derived.Loaded(**{**vars(base), "manifest": {**base.manifest, "measured": {"min_selectivity": 0.123}}})
+    measured = derived.Loaded(**{**vars(base), "manifest": {**base.manifest, "min_selectivity": 0.123}})
     assert planner.min_selectivity(measured) == 0.123
 
 

@@ -1,0 +1,35 @@
+"""How much memory a process may still take: of the machine, and of the control group that it may run in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MEMINFO = Path("/proc/meminfo")
+GROUP = Path("/sys/fs/cgroup")
+
+
+def available(meminfo: Path = MEMINFO, group: Path = GROUP) -> int | None:
+    """Return the bytes that can be taken without swapping or being killed; None where the system does not say."""
+    found = [bytes for bytes in (_machine(meminfo), _group(group)) if bytes is not None]
+    return min(found, default=None)
+
+
+def _machine(meminfo: Path) -> int | None:
+    if not meminfo.exists():
+        return None
+    for line in meminfo.read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _group(group: Path) -> int | None:
+    limit, used = group / "memory.max", group / "memory.current"
+    if not limit.exists() or not used.exists() or not limit.read_text().strip().isdigit():
+        return None
+    # pages of files are counted as used, and given back when memory is short
+    cached = 0
+    for line in (group / "memory.stat").read_text().splitlines() if (group / "memory.stat").exists() else ():
+        if line.startswith(("inactive_file ", "active_file ")):
+            cached += int(line.split()[1])
+    return max(0, int(limit.read_text()) - int(used.read_text()) + cached)
