@@ -18,11 +18,11 @@ QUERIES = np.stack([planted_vector(f"q{n}") for n in range(30)])
 class Forgetful:
     """A graph whose answers lack the nearest rows once it is told to forget."""
 
-    def __init__(self, engine: Any) -> None:
-        self.engine, self.forgets = engine, True
+    def __init__(self, engine: Any, n: int) -> None:
+        self.engine, self.n, self.forgets = engine, n, True
 
     def search(self, queries: Any, k: int, allowed: Any = None) -> Any:
-        n = self.engine.graph.ntotal
+        n = self.n
         positions, scores = self.engine.search(queries, n, allowed)
         start = min(5, n - k) if self.forgets else 0
         return positions[:, start : start + k], scores[:, start : start + k]
@@ -38,7 +38,7 @@ def here(tmp_path: Path) -> View:
 def spoiled(here: View) -> Forgetful:
     base = here.now().base
     assert base is not None
-    engine = Forgetful(base.engine)
+    engine = Forgetful(base.engine, len(base.matrix))
     object.__setattr__(base, "engine", engine)
     return engine
 
