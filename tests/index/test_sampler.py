@@ -89,7 +89,7 @@ def test_a_new_build_starts_with_trust(here: View) -> None:
 def test_figures_are_kept_for_each_range_of_selectivity(here: View) -> None:
     sampler, engine = Sampler(1.0, seed=0), spoiled(here)
     engine.forgets = False
-    ask(here, sampler, "n < 290")
+    ask(here, sampler)
     assert ask(here, sampler, "n < 30")[0].exact
     assert [f["selectivity"] for f in sampler.figures()] == ["over 50%"]
     assert [bucket(s) for s in (1, 0.51, 0.5, 0.1, 0.011, 0.01, 0.0)] == [
