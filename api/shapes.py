@@ -77,7 +77,9 @@ def run_json(run: Run, space: Space) -> dict[str, Any]:
         "failures": str(run.failures) if run.failures else None,
         "seconds": round(run.seconds, 3), "items_per_second": round(run.items_per_second, 2),
         "stages": run.stages.as_json(), "workers": run.stages.workers,
+        "batch_size": run.stages.batch_size if run.embedded else None,
         "bottleneck": run.stages.bottleneck() if run.embedded else None,
+        "advice": run.stages.advice() if run.embedded else None,
     }  # fmt: skip
 
 
