@@ -42,7 +42,9 @@ class ImageTower:
 class TextTower:
     """`tokenize(text, role)` gives one prepared input, `length` its cost in tokens; `forward` takes a list of them.
 
-    `tokenize_all`, where there is one, gives for many texts at once what `tokenize` gives for each. Texts are cut to `max_chars` characters before they are tokenised (a tokenizer reads all of a text that it cuts).
+    `tokenize_all`, where there is one, gives for many texts at once what `tokenize` gives for each.
+
+    Texts are cut to `max_chars` characters before they are tokenised (a tokenizer reads all of a text that it cuts).
     `split` says where documents are cut into parts, each with a vector of its own; None: they are not.
     """
 

@@ -62,6 +62,10 @@ class Stages:
         """Return the seconds, rounded."""
         return {name: round(getattr(self, name), 3) for name in ("read", "decode", "wait", "encode", "write")}
 
+    def batch_of(self) -> str:
+        """Return what `batch_size` counts."""
+        return "tokens" if self.setup is not None and self.setup.medium == "text" else "pictures"
+
     def advice(self) -> str | None:
         """Return the one thing that would make such a run faster; None where it was too short to tell."""
         if self.setup is None or self.wait + self.encode + self.write < SHORT_S:

@@ -13,7 +13,6 @@ from api.pairs import pairs
 from embedder.errors import TooManyFailures, UsageError
 
 DOING = {"decode": "decoding", "tokenize": "reading and tokenising", "encode": "encoding", "write": "writing"}
-TOO_SHORT = "the run was too short to say what would help"
 
 
 def run(
@@ -121,7 +120,10 @@ def _counts(run: Mapping[str, Any], dry_run: bool) -> list[str]:
 def _speed(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     shares = show.percent(show.shares(run["stages"]))
     stage = "tokenize" if run["bottleneck"] == "decode" and not run["workers"] else run["bottleneck"]
+    how = "found by measurement" if run["measured"] else "as it was set"
     return [
         ("speed", f"{run['items_per_second']:,.1f} items/s: {shares}"),
-        ("faster", f"{DOING[stage]} is the bottleneck: {run['advice'] or TOO_SHORT}"),
+        ("batch", f"{show.count(run['batch_size'])} {run['batch_of']}, {how}"),
+        ("slowest", f"{DOING[stage]} is the bottleneck"),
+        ("faster", run["advice"] or ""),
     ]

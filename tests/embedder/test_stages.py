@@ -55,6 +55,7 @@ def test_as_many_workers_as_would_keep_up_while_there_are_cores(
 
 
 def test_texts_have_no_workers() -> None:
+    assert (Stages(setup=TEXTS).batch_of(), Stages(setup=PICTURES).batch_of()) == ("tokens", "pictures")
     assert advice(TEXTS, 0, decode=10, wait=9, encode=1) == FASTER_TEXTS
     assert advice(TEXTS, 0, read=11, decode=10, wait=9, encode=1) == FASTER_DISK
 
