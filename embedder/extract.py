@@ -23,6 +23,7 @@ from embedder.packing import PASS_COST, cuts
 from embedder.parts import Prepared
 from embedder.pool import DecodePool
 from embedder.records import Decoded, Failure, Item, Medium, Vectors
+from embedder.runtime import others
 from embedder.stages import Setup, Stages
 from embedder.texts import Readying, Window, taken
 from embedder.tuning import PICTURES, TOKENS, Tuner
@@ -124,7 +125,7 @@ class _Passes:
         self.tuner = Tuner(bounds, start, settled=found is not None or not self.measuring)
         stages.setup = Setup(
             batches.medium, encoder.device, encoder.space.dtype, cores=machine.cores(),
-            half=machine.fast_half(encoder.device), given=given,
+            half=machine.fast_half(encoder.device), runtimes=others(encoder, batches.medium), given=given,
             side=0 if encoder.image is None else encoder.image.transform.short_side,
         )  # fmt: skip
         self._note()

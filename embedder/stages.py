@@ -100,7 +100,7 @@ def _for_encoding(setup: Setup) -> str:
     if setup.given is not None and setup.given < SMALL[where]:
         return "--batch-size auto, which measures the fastest"
     if setup.runtimes:
-        return f"--runtime {setup.runtimes[0]}"
+        return "--runtime auto, which takes the fastest that is installed"
     if setup.half and setup.dtype == "float32":
         return "dtype=bfloat16 in the encoder's name (a Space of its own)"
     return "a GPU, or a smaller encoder" if where == "cpu" else "a smaller encoder, or a faster GPU"

@@ -12,8 +12,11 @@ NEWEST = 50
 
 
 def batch_size(collection: Collection, encoder: Encoder, medium: Medium) -> int | None:
-    """Return the size of a full batch that the newest run of this Space on this device settled on, if any did."""
-    wanted = {"space": encoder.space.fingerprint, "device": encoder.device, "medium": medium, "measured": True}
+    """Return the size of a full batch on which the newest run of this Space, device and runtime settled, if any did."""
+    wanted = {
+        "space": encoder.space.fingerprint, "device": encoder.device, "runtime": encoder.runtime, "medium": medium,
+        "measured": True,
+    }  # fmt: skip
     records = sorted((collection.path / "runs").glob("*/run.json"), reverse=True)
     for path in records[:NEWEST]:
         try:

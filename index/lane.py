@@ -165,6 +165,7 @@ class Lane:
             "source": self.source.root, "found": run.found, "embedded": run.embedded, "unchanged": run.unchanged,
             "failed": run.failed, "pruned": run.pruned, "reasons": dict(run.reasons), "seconds": round(run.seconds, 3),
             "stages": run.stages.as_json(), "medium": self.source.medium, "device": self.encoder.device,
+            "runtime": self.encoder.runtime,
             "batch_size": run.stages.batch_size, "measured": run.stages.measured,
         }  # fmt: skip
         files.write_json(self.folder / "run.json", record)

@@ -12,6 +12,7 @@ from embedder.stages import FASTER_DISK, FASTER_STORE, FASTER_TEXTS, SHORT_S, Se
 
 PICTURES = Setup("image", "cpu", cores=8, side=224)
 TEXTS = Setup("text", "cpu", cores=8)
+AUTO = "--runtime auto, which takes the fastest that is installed"
 REMOTE = "the endpoint sets the pace: a faster one, or an encoder that runs here"
 
 
@@ -67,7 +68,7 @@ def test_texts_have_no_workers() -> None:
         (replace(PICTURES, given=8), "a GPU, or a smaller encoder"),
         (replace(PICTURES, device="cuda:1", given=63), "--batch-size auto, which measures the fastest"),
         (replace(PICTURES, device="cuda:1", given=64), "a smaller encoder, or a faster GPU"),
-        (replace(PICTURES, runtimes=("openvino", "onnx"), half=True), "--runtime openvino"),
+        (replace(PICTURES, runtimes=("openvino", "onnx"), half=True), AUTO),
         (replace(PICTURES, half=True), "dtype=bfloat16 in the encoder's name (a Space of its own)"),
         (replace(PICTURES, half=True, dtype="bfloat16"), "a GPU, or a smaller encoder"),
         (replace(PICTURES, device="cuda", half=True, dtype="float16"), "a smaller encoder, or a faster GPU"),

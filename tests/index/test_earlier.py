@@ -83,6 +83,7 @@ def test_only_a_run_of_the_same_space_medium_and_device_counts(tmp_path: Path) -
     assert earlier.batch_size(collection, planted(), "image") is None
     assert earlier.batch_size(collection, planted(salt="other"), "text") is None
     assert earlier.batch_size(collection, replace(planted(), device="cuda:0"), "text") is None
+    assert earlier.batch_size(collection, replace(planted(), runtime="openvino"), "text") is None
     for size in (None, 0, "many"):
         place.write_text(json.dumps({**record, "batch_size": size}))
         assert earlier.batch_size(collection, planted(), "text") is None
