@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 import os
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from api import show
 from api.acts.moving import Declared
+from api.answers import Hits, Predictions, Record
+from api.living import Living
 from api.service import Service
 from api.settings import read_settings
 from api.shapes import Query, input_of
@@ -53,16 +54,6 @@ def open_store(
     return Store(Service(read_settings(store=uri, device=device, runtime=runtime, workers=workers)))
 
 
-class Record(dict[str, Any]):
-    """A result as a dictionary whose keys can be read as attributes too."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(f"{name!r} is not among {', '.join(self)}") from None
-
-
 class Store:
     """A folder of collections."""
 
@@ -77,6 +68,22 @@ class Store:
     def ls(self) -> list[Record]:
         """Return every collection with its items, Spaces and heads."""
         return [Record(row) for row in self._service.ls()["collections"]]
+
+    def backup(self, dest: str | os.PathLike[str], *, collections: Sequence[str] = ()) -> Record:
+        """Back collections (none: all) up into a new folder, with checksums and root hashes."""
+        return Record(self._service.backup(list(collections), os.fspath(dest)))
+
+    def check_backup(self, source: str | os.PathLike[str]) -> Record:
+        """Compare every file of a backup with its checksum. Raises `Damaged`, which names the first that differs."""
+        return Record(self._service.check_backup(os.fspath(source)))
+
+    def restore(self, collection: str, source: str | os.PathLike[str], *, name: str | None = None) -> Record:
+        """Put a collection of a backup into this store, under its own name or another."""
+        return Record(self._service.restore_backup(collection, os.fspath(source), into=name))
+
+    def doctor(self, *, mend: bool = False) -> Record:
+        """Check the installation, the machine and the store; with `mend` put right what can be."""
+        return Record(self._service.doctor(mend=mend))
 
     def close(self) -> None:
         """End the worker processes; this also happens when the store is no longer used."""
@@ -94,7 +101,7 @@ class Features(NamedTuple):
     ids: NDArray[Any]
 
 
-class Collection:
+class Collection(Living):
     """Named items with ids, metadata, vectors and heads."""
 
     def __init__(self, store: Store, name: str) -> None:
@@ -237,79 +244,6 @@ class Collection:
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r})"
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One neighbour; higher scores are nearer."""
-
-    id: str
-    score: float
-    item: Mapping[str, Any]
-
-
-class Hits(Sequence[Hit]):
-    """Neighbours, nearest first. `ids` (n,), `scores` (n,) float64 and `items`; prints as a table."""
-
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        self.document = Record(document)
-        self._hits = [Hit(hit["id"], hit["score"], hit["item"]) for hit in document["hits"]]
-
-    @property
-    def ids(self) -> list[str]:
-        """The ids of the hits."""
-        return [hit.id for hit in self._hits]
-
-    @property
-    def scores(self) -> NDArray[np.float64]:
-        """The scores, (n,) float64."""
-        return np.array([hit.score for hit in self._hits], dtype=np.float64)
-
-    @property
-    def items(self) -> list[Mapping[str, Any]]:
-        """The columns of the hits."""
-        return [hit.item for hit in self._hits]
-
-    def __getitem__(self, at: Any) -> Any:
-        return self._hits[at]
-
-    def __len__(self) -> int:
-        return len(self._hits)
-
-    def __iter__(self) -> Iterator[Hit]:
-        return iter(self._hits)
-
-    def __repr__(self) -> str:
-        rows = [
-            [f"{hit.score:.4f}", show.safe(hit.id), show.fields(hit.item, without=("source",))] for hit in self._hits
-        ]
-        return "\n".join(show.cut(line, 120) for line in show.aligned([["score", "id", ""], *rows]))
-
-
-class Predictions(Sequence[Record]):
-    """What a head says, in the order of the inputs: `label`, `probabilities`. `labels` has the labels alone."""
-
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        self.document = Record(document)
-        self._results = [Record(one) for one in document["results"]]
-
-    @property
-    def labels(self) -> list[str]:
-        """The most probable label of each input."""
-        return [one["label"] for one in self._results]
-
-    def __getitem__(self, at: Any) -> Any:
-        return self._results[at]
-
-    def __len__(self) -> int:
-        return len(self._results)
-
-    def __repr__(self) -> str:
-        rows = [
-            [show.safe(r["input"]), show.safe(r["label"]), f"{r['probabilities'][r['label']]:.3f}"]
-            for r in self._results
-        ]
-        return "\n".join(show.aligned([["input", "label", "p"], *rows]))
 
 
 class Head:

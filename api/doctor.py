@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from embedder.errors import PermafrostError
+from index import mending, migrate
 
 ROOMS = ("embedder", "index", "heads", "api")
 HOME = Path(__file__).resolve().parent.parent
@@ -42,10 +43,18 @@ class Check:
     do: str = ""
 
 
-def examine(store: str) -> dict[str, Any]:
-    """Make every check. Returns `ok checks:[{name ok detail do}]`; nothing is downloaded and no address is called."""
+def examine(store: str, *, mend: bool = False) -> dict[str, Any]:
+    """Make every check. Nothing is downloaded and no address is called.
+
+    Args:
+        mend: put right first what can be, without losing anything.
+
+    Returns:
+        `ok checks:[{name ok detail do}] mended`, the last a list of what was put right.
+    """
+    mended = _mend(store) if mend else []
     checks = [_python(), _rooms(), _torch(), _faiss(), _libraries(), _bundled(), *_store(store)]
-    return {"ok": all(check.ok for check in checks), "checks": [asdict(check) for check in checks]}
+    return {"ok": all(check.ok for check in checks), "checks": [asdict(check) for check in checks], "mended": mended}
 
 
 def version_of(distribution: str) -> str | None:
@@ -146,7 +155,9 @@ def _store(uri: str) -> Iterator[Check]:
         return
     yield Check("store", True, f"{store.path}, {len(store.names())} collections")
     yield _disk(store.path)
-    yield _leftovers(store.path)
+    faults = list(mending.faults(store))
+    yield _leftovers([fault for fault in faults if fault.harmless])
+    yield from (Check(fault.where, False, fault.what, fault.do) for fault in faults if not fault.harmless)
     for name in store.names():
         yield _collection(store, name)
 
@@ -159,14 +170,24 @@ def _disk(path: Path) -> Check:
     )
 
 
-def _leftovers(path: Path) -> Check:
-    """Writers that were killed leave files aside; none of them is ever read."""
-    left = [p for pattern in (".tmp*", "_tmp*") for p in path.rglob(pattern)]
-    size = sum(p.stat().st_size for p in left if p.is_file())
-    detail = (
-        f"{len(left)} leftover(s) of killed writers, {size >> 20} MiB; harmless" if left else "none of killed writers"
-    )
+def _leftovers(faults: list[mending.Fault]) -> Check:
+    """What killed writers leave aside is never read; it only takes room."""
+    said = "; ".join(f"{fault.where}: {fault.what}" for fault in faults)
+    detail = f"{said}; harmless: permafrost doctor --mend removes them" if faults else "none of killed writers"
     return Check("leftovers", True, detail)
+
+
+def _mend(uri: str) -> list[str]:
+    from index.store import Store
+
+    if not (Path(uri).expanduser() / migrate.MARK).exists():
+        return []
+    done = []
+    for fault in mending.faults(Store.open(uri)):
+        if fault.mend is not None:
+            fault.mend()
+            done.append(f"{fault.where}: {fault.what}")
+    return done
 
 
 def _collection(store: Any, name: str) -> Check:

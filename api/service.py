@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from api.acts.classifying import Classifying
 from api.acts.keeping import Keeping
+from api.acts.lifecycle import Lifecycle
 from api.acts.moving import Moving
 from api.acts.reembedding import Reembedding
 from api.acts.searching import Searching
 
 
-class Service(Moving, Reembedding, Searching, Classifying, Keeping):
+class Service(Moving, Reembedding, Searching, Classifying, Keeping, Lifecycle):
     """One store, and all that can be done with it; a file in `api/acts/` is one part."""

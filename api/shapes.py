@@ -95,7 +95,8 @@ def run_json(run: Run, space: Space) -> dict[str, Any]:
     """Return one extraction with the keys of `embed`.
 
     `sends` says what a dry run would send to an encoder that is elsewhere: texts, and about how many tokens. `space`
-    and `dim` are null where only that encoder's first answer tells them.
+    and `dim` are null where only that encoder's first answer tells them. `batch_size` counts `batch_of`: pictures, or
+    tokens with their padding; it was `measured`, or is the default or the user's.
     """
     return {
         "run": run.id, "space": space.fingerprint if space.dim else None, "encoder": space.encoder,
@@ -107,7 +108,10 @@ def run_json(run: Run, space: Space) -> dict[str, Any]:
         "failures": str(run.failures) if run.failures else None,
         "seconds": round(run.seconds, 3), "items_per_second": round(run.items_per_second, 2),
         "stages": run.stages.as_json(), "workers": run.stages.workers,
+        "batch_size": run.stages.batch_size if run.embedded else None,
+        "batch_of": run.stages.batch_of() if run.embedded else None, "measured": run.stages.measured,
         "bottleneck": run.stages.bottleneck() if run.embedded else None,
+        "advice": run.stages.advice() if run.embedded else None,
     }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from embedder.records import FloatMatrix, Keys
 from embedder.space import Space
 from index import choose, derived, files, schema
 from index.live import Live
+from index.readers import reading
 from index.store import Collection
 from index.view import unit
 
@@ -91,7 +92,8 @@ def _chosen(
     collection: Collection, space: Space, folder: Path, kind: str, args: Mapping[str, Any],
     targets: choose.Targets, seed: int, say: Callable[[str], None],
 ) -> Built:  # fmt: skip
-    matrix, damaged = _write_matrix(collection, space, folder)
+    with reading(collection):
+        matrix, damaged = _write_matrix(collection, space, folder)
     found = choose.choose(matrix, folder, kind, args, targets, seed=seed, where=collection.name, say=say)
     won = found.won
     derived.seal(

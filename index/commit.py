@@ -23,6 +23,7 @@ from embedder.errors import Damaged, PermafrostError, UnknownName, UsageError
 from embedder.records import Decoded, FloatMatrix, Item
 from embedder.space import Space
 from index import files, schema
+from index.readers import reading
 from index.store import Collection, scan
 
 KEY_GAP = 16
@@ -68,10 +69,11 @@ class Known:
     @classmethod
     def read_all(cls, collection: Collection, spaces: Sequence[Space]) -> list[Known]:
         """Read all items once, and the keys that have a vector in each Space."""
-        items = collection.items
-        picture = Picture(items.version, {}, edits(collection))
-        found = [cls(picture, embedded_keys(collection, space)) for space in spaces]
-        picture.take(items.search().to_arrow())
+        with reading(collection):
+            items = collection.items
+            picture = Picture(items.version, {}, edits(collection))
+            found = [cls(picture, embedded_keys(collection, space)) for space in spaces]
+            picture.take(items.search().to_arrow())
         return found
 
     @property

@@ -13,6 +13,7 @@ from embedder.records import FloatMatrix, Keys
 from embedder.space import Space
 from index import filters, schema
 from index.live import Live, member
+from index.readers import reading
 from index.store import Collection, scan
 from index.view import matching_keys
 
@@ -44,6 +45,13 @@ def features(
         UnknownName: a column that `items` lacks.
         NothingToDo: no live item has a vector here (or none passes the filter).
     """
+    with reading(collection):
+        return _features(collection, space, columns, where)
+
+
+def _features(
+    collection: Collection, space: Space, columns: Sequence[str], where: str | Mapping[str, Any] | None
+) -> Features:
     items = collection.items
     for name in columns:
         if name not in items.schema.names:

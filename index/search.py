@@ -19,6 +19,7 @@ from embedder.records import FloatMatrix
 from index.diversify import Refinement, select
 from index.planner import Plan, Subset, plan
 from index.ranking import Ranked, rank
+from index.readers import reading
 from index.view import Moment, View
 
 MAX_K = 10_000
@@ -94,13 +95,21 @@ def search(
     if not 1 <= k <= MAX_K:
         raise UsageError(f"k is 1 to {MAX_K}, not {k}")
     refinement.check(k)
+    with reading(view.collection):
+        return _answers(view, queries, k, where, exact, set(without), refinement, trust, started)
+
+
+def _answers(
+    view: View, queries: FloatMatrix, k: int, where: Where, exact: bool, without: set[str], refinement: Refinement,
+    trust: Trust | None, started: float,
+) -> list[Answer]:  # fmt: skip
     moment = view.now()
     filtering = time.perf_counter()
     subset = view.subset(where, moment)
     why_not = trust(moment, subset, view) if trust else None
     chosen = plan(moment, subset, exact=exact or refinement.min_score is not None, fallback=why_not)
     filter_ms = (time.perf_counter() - filtering) * 1000 if where is not None else 0.0
-    found = _found(view, chosen, queries, k, set(without), refinement)
+    found = _found(view, chosen, queries, k, without, refinement)
     rows = view.rows_of(list(dict.fromkeys(key for one, _ in found for key in one.keys.tolist())), moment.live)
     took = round((time.perf_counter() - started) * 1000, 3)
     answers = []

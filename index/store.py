@@ -19,8 +19,9 @@ from typing import Any
 from embedder import naming
 from embedder.errors import Damaged, PermafrostError, UnknownName, UsageError
 from embedder.space import Space
-from index import files, schema
+from index import files, migrate, schema
 
+DELETED = "deleted.json"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -50,7 +51,7 @@ class Store:
 
         Raises:
             UsageError: there is no store at `uri`, or it is not a local folder.
-            Damaged: its format is newer than this version reads.
+            Damaged: its format is newer than this version reads. An older one is brought up to this version's.
         """
         text = str(uri)
         if "://" in text:
@@ -67,15 +68,13 @@ class Store:
                     f"{text} exists and is not a store", hint="choose an empty or a new folder with --store"
                 )
             path.mkdir(parents=True, exist_ok=True)
-            files.write_json(marker, {"format": schema.FORMAT, "created": _now()})
-        found = files.read_json(marker).get("format")
-        if found != schema.FORMAT:
-            raise Damaged(f"the store has format {found}; this version reads {schema.FORMAT}", where=str(path))
+            files.write_json(marker, migrate.marker(_now()))
+        migrate.bring_up(path)
         return cls(path)
 
     def names(self) -> list[str]:
         """Return the names of the collections, sorted."""
-        return sorted(p.parent.name for p in self.path.glob("*/collection.json"))
+        return sorted(n for p in self.path.glob("*/collection.json") if NAME.fullmatch(n := p.parent.name))
 
     def collection(self, name: str, *, create: bool = False) -> Collection:
         """Open a collection; with `create`, make it where there is none.
@@ -103,7 +102,8 @@ class Store:
             files.lease(collection.lock_path("delete"), what=f"collection {name}"),
             files.lock(collection.lock_path("commit")),
         ):
-            (collection.path / "collection.json").unlink()
+            # a deletion that is killed from here on is told from a collection whose settings were lost
+            (collection.path / "collection.json").rename(collection.path / DELETED)
         shutil.rmtree(collection.path)
 
 
@@ -117,6 +117,7 @@ def _create_collection(folder: Path) -> None:
         db.create_table(schema.EDITS, schema=schema.edits_schema())
     if not (folder / "keys.json").exists():
         files.write_json(folder / "keys.json", {"next": 1})
+    migrate.prepare(folder)
     files.write_json(folder / "collection.json", {"created": _now(), "aliases": {}, "roots": {}})
 
 
@@ -159,6 +160,10 @@ class Collection:
             self._tables[name] = self.db.open_table(name)
         self._tables[name].checkout_latest()
         return self._tables[name]
+
+    def tables(self) -> list[str]:
+        """Return the names of the tables, sorted."""
+        return sorted(self.db.list_tables().tables)
 
     @property
     def items(self) -> Any:
@@ -238,7 +243,7 @@ class Collection:
         raise UnknownName.of(
             "Space",
             wanted,
-            [s.encoder for s in spaces],
+            [*(s.encoder for s in spaces), *self.settings["aliases"]],
             where=f"collection {self.name}",
             hint=f"here: {'; '.join(map(str, spaces))}",
         )

@@ -25,6 +25,7 @@ from embedder.space import Space
 from index import derived, filters, freshness, schema
 from index.live import Live, member
 from index.planner import Subset
+from index.readers import reading
 from index.rowcache import Row, RowCache
 from index.store import Collection, scan
 
@@ -232,9 +233,9 @@ class View:
         Raises:
             UnknownName: it has none in this Space.
         """
-        key = self.key_of(id)
-        table = self.collection.vectors(self.space)
-        found = table.search().where(col("key") == lit(key)).select(["vector"]).to_arrow()
+        with reading(self.collection):
+            table = self.collection.vectors(self.space)
+            found = table.search().where(col("key") == lit(self.key_of(id))).select(["vector"]).to_arrow()
         if not found.num_rows:
             raise UnknownName(
                 f"item {id!r} has no vector in Space {self.space}",

@@ -20,6 +20,7 @@ from embedder.space import Space
 from index import build, derived
 from index.ingest import Run, ingest_all
 from index.itself import Itself
+from index.readers import reading
 from index.selection import IngestOptions
 from index.store import Collection, Store
 from index.view import View
@@ -115,7 +116,8 @@ class Embedding(Held):
         manifest = derived.manifest_of(collection, space)
         if manifest and manifest["kind"] != "flat":
             return
-        moment = View(collection, space).now()
+        with reading(collection):
+            moment = View(collection, space).now()
         fresh = len(moment.fresh_keys)
         if fresh > REFRESH_ROWS or fresh > REFRESH_SHARE * max(1, moment.rows):
             build.build(collection, space, kind="flat")

@@ -8,8 +8,9 @@ from typing import Any
 from api import doctor
 from api.acts.held import Held
 from embedder.errors import UnknownName, UsageError
-from heads import saved
-from index import commit, filters, inspect, schema
+from heads import kept, saved
+from index import commit, filters, inspect, schema, standing, vacuum
+from index.readers import reading
 from index.store import Collection
 from index.view import matching_keys
 
@@ -39,14 +40,22 @@ class Keeping(Held):
             if f.name not in schema.RESERVED
         }
 
-    def doctor(self) -> dict[str, Any]:
-        """Check the installation, the machine and the store: `ok checks:[{name ok detail do}]`."""
-        return doctor.examine(self.settings.store)
+    def doctor(self, *, mend: bool = False) -> dict[str, Any]:
+        """Check the installation, the machine and the store: `ok checks:[{name ok detail do}] mended`."""
+        return doctor.examine(self.settings.store, mend=mend)
 
     def info(self, name: str) -> dict[str, Any]:
         """Return the whole truth about one collection."""
         collection = self.collection(name)
-        return {**inspect.describe(collection), "heads": saved.list_heads(collection), "recall": self._recall_of(name)}
+        with reading(collection):
+            facts = {**inspect.describe(collection), **standing.standing(collection)}
+            more = standing.spaces(collection)
+        spaces = [{**space, **more[space["fingerprint"]]} for space in facts["spaces"]]
+        heads = [
+            {**head, "stale": kept.reason(collection, f"{head['head']}@{head['version']}")}
+            for head in saved.list_heads(collection)
+        ]
+        return {**facts, "spaces": spaces, "heads": heads, "recall": self._recall_of(name)}
 
     def recall(self) -> dict[str, Any]:
         """Return the live recall of indexes: `share`, the part of queries that is replayed, and `figures`."""
@@ -58,7 +67,8 @@ class Keeping(Held):
     def verify(self, name: str, *, mend: bool = False) -> dict[str, Any]:
         """Check every row and file: `ok checked problems`, and `mended`, the number of damaged vectors removed."""
         collection = self.collection(name)
-        verdict = inspect.verify(collection)
+        with reading(collection):
+            verdict = inspect.verify(collection)
         mended = inspect.mend(collection, verdict) if mend else 0
         return {"collection": name, **verdict.as_json(), "mended": mended}
 
@@ -80,6 +90,7 @@ class Keeping(Held):
         collection = self.collection(name)
         chosen = list(ids) or self._ids_where(collection, where)
         deleted = commit.delete_ids(collection, chosen)
+        vacuum.tidy_often_written(collection)
         if not deleted:
             raise UnknownName(
                 f"no item of {name!r} was deleted: none has this id or passes this filter",
@@ -107,5 +118,7 @@ class Keeping(Held):
 
     def label(self, name: str, id: str, values: Mapping[str, Any], *, by: str) -> dict[str, Any]:
         """Set labels or metadata of one item by hand; no re-run reverts them."""
-        commit.edit(self.collection(name), id, values, by=by)
+        collection = self.collection(name)
+        commit.edit(collection, id, values, by=by)
+        vacuum.tidy_often_written(collection)
         return {"collection": name, "id": id, "set": dict(values)}

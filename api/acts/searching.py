@@ -16,6 +16,7 @@ from index.diversify import Refinement
 from index.duplicates import THRESHOLD
 from index.hybrid import ensure_text_index
 from index.hybrid import hybrid as search_hybrid
+from index.readers import reading
 from index.search import MAX_K, Where, search
 from index.store import Collection
 from index.view import View
@@ -124,7 +125,8 @@ class Searching(Held):
     ) -> list[dict[str, Any]]:
         results = []
         for (_, text), row in zip(parsed, vectors, strict=True):
-            fused = search_hybrid(view, str(text), row[None], trust=self.sampler.fallback, **asked)
+            with reading(collection):
+                fused = search_hybrid(view, str(text), row[None], trust=self.sampler.fallback, **asked)
             results.append(answer_json(collection, view.space, fused.answer, fused.ranks))
         return results
 
@@ -142,14 +144,16 @@ class Searching(Held):
             `collection space threshold exact index compared items extra groups:[{keep extra scores same_content}]`.
         """
         collection, view = self.opened(name, space)
-        found = dedupe.find(view, threshold=threshold, where=where, exact=exact)
+        with reading(collection):
+            found = dedupe.find(view, threshold=threshold, where=where, exact=exact)
         return {"collection": collection.name, "space": view.space.fingerprint, **found}
 
     def warm(self, name: str) -> None:
         """Open a collection and read what a query in its default Space reads, so that the first one does not wait."""
         collection = self.collection(name)
         if collection.spaces():
-            self.view(collection, collection.space()).now()
+            with reading(collection):
+                self.view(collection, collection.space()).now()
 
     def index(self, name: str, *, space: str | None = None, **targets: Any) -> dict[str, Any]:
         """Build an index: `index kind recall_at_10 p50_ms bytes build_seconds considered`; targets as `index.build`."""

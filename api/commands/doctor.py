@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from api import show
 from api.calls import Call, Result
+from api.options import option
 
 
-def run(call: Call) -> Result:
+def run(
+    call: Call,
+    mend: Annotated[bool, option("Put right in the store what can be without losing anything.", "--mend")] = False,
+) -> Result:
     """Check the installation, the machine and the store.
 
     The exit code is 1 where something is wrong.
     """
     with call.service() as service:
-        found = service.doctor()
+        found = service.doctor(mend=mend)
     return Result(found, text(found), exit_code=0 if found["ok"] else 1)
 
 
@@ -27,4 +31,5 @@ def text(found: Mapping[str, Any]) -> str:
         lines.append(show.cut(line, room))
         if not check["ok"]:
             lines.append(f"       do: {show.safe(check['do'])}")
+    lines += [f"mended {show.safe(one)}" for one in found["mended"]]
     return "\n".join(lines)

@@ -29,11 +29,14 @@ def text(found: Mapping[str, Any]) -> str:
         ("bytes", show.size(found["bytes"])),
         ("columns", ", ".join(f"{show.safe(name)} {kind}" for name, kind in found["columns"].items())),
         ("edits", show.count(found["edits"]) if found["edits"] else ""),
-        ("busy", ", ".join(found["busy"])),
+        ("versions", f"{show.count(sum(found['versions'].values()))} on disk"),
+        ("tags", ", ".join(tag["name"] for tag in found["tags"])),
+        *(("locked", _lock(lock)) for lock in found["locks"]),
+        ("unfinished", ", ".join(found["unfinished"]) and "a restore was killed: permafrost doctor --mend"),
         *((f"root {show.safe(prefix)}".rstrip(), show.safe(root)) for prefix, root in found["roots"].items()),
         *(("alias", f"{name} = {space[:12]}") for name, space in found["aliases"].items() if name != "default"),
         *(
-            ("head", f"{h['head']}@{h['versions'][-1]}, {h['kind']} for {show.safe(h['label'])}")
+            ("head", f"{h['head']}@{h['versions'][-1]}, {h['kind']} for {show.safe(h['label'])}{_stale(h)}")
             for h in found["heads"]
         ),
     ]
@@ -42,14 +45,24 @@ def text(found: Mapping[str, Any]) -> str:
 
 def _space(space: Mapping[str, Any]) -> str:
     index = space["index"]
-    counts = f"{show.count(space['vectors'])}, {show.count(space['missing'], 'item')} without"
-    vectors = f"{counts}, {show.count(space['dead'])} dead"
+    stale = f" ({show.count(space['stale'])} changed since)" if space["stale"] else ""
+    counts = f"{show.count(space['vectors'])}, {show.count(space['missing'], 'item')} without{stale}"
+    vectors = f"{counts}, {show.count(space['dead'])} dead in {show.count(space['fragments'], 'fragment')}"
     facts = [
         ("encoder", show.safe(space["encoder"])),
         ("vectors", f"{vectors}; {space['dim']}-d, {' and '.join(space['media'])}"),
         ("index", _index(index) if index else "none: every search is exact"),
     ]
     return show.block(f"space {space['fingerprint']}{' (default)' if space['default'] else ''}", facts)
+
+
+def _stale(head: Mapping[str, Any]) -> str:
+    return f"; stale: {show.safe(head['stale'])}" if head["stale"] else ""
+
+
+def _lock(lock: Mapping[str, Any]) -> str:
+    who = f"process {lock['pid']} on {show.safe(lock['host'])}, since {lock['started']}" if lock["pid"] else "unknown"
+    return f"{lock['lock']} by {who}"
 
 
 def _index(index: Mapping[str, Any]) -> str:

@@ -73,7 +73,7 @@ def test_a_full_disk_is_noticed(built: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_leftovers_of_killed_writers_are_counted(store: Path) -> None:
-    (store / "notes" / ".tmp-1-2").write_bytes(b"x")
+    (store / "notes" / ".tmp-999999999-2").write_bytes(b"x")
     found = check(store, "leftovers")
     assert found["ok"]
     assert "1 leftover(s)" in str(found["detail"])
