@@ -5,20 +5,20 @@ from __future__ import annotations
 import io
 import os
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from api import show
 from api.acts.moving import Declared
-from api.living import Living, Record
+from api.answers import Hits, Predictions, Record
+from api.living import Living
 from api.service import Service
 from api.settings import read_settings
 from api.shapes import Query, input_of
-from embedder.errors import UsageError
+from embedder.errors import UnknownName, UsageError
 from embedder.given import Values
 from embedder.records import FloatMatrix
 from embedder.space import Space
@@ -33,6 +33,7 @@ INGEST = frozenset(f.name for f in fields(IngestOptions)) - {"workers"}
 DECLARED = frozenset(f.name for f in fields(Declared))
 T = TypeVar("T")
 Where = str | Mapping[str, Any] | None
+REFINE = ("group_by", "unique", "diversity", "min_score", "columns")
 
 
 def open_store(
@@ -132,12 +133,34 @@ class Collection(Living):
         return Record(run)
 
     def search(
-        self, text: str | None = None, *, image: Any = None, vector: Any = None, id: str | None = None,
-        where: Where = None, k: int = 10, space: str | None = None, exact: bool = False,
-    ) -> Hits:  # fmt: skip
-        """Find the nearest items of one of: a text, a picture (path, bytes, PIL image or array), a vector, an id."""
-        query = {"text": text, "image": _picture(image), "vector": vector, "id": id}
-        return Hits(self._service.search(self.name, query, k=k, where=where, space=space, exact=exact))
+        self, text: str | Sequence[str] | None = None, *, image: Any = None, vector: Any = None, id: str | None = None,
+        like: str | Sequence[str] = (), unlike: str | Sequence[str] = (), where: Where = None, k: int | None = None,
+        space: str | None = None, exact: bool = False, hybrid: bool = False, **refine: Any,
+    ) -> Any:  # fmt: skip
+        """Find the nearest items of one of: a text, a picture, a vector, an id, or ids that are liked and not liked.
+
+        Args:
+            text: words; or a list of texts, whose `Hits` come as a list, found in one pass.
+            image: a path, bytes, a PIL image or an array.
+            like, unlike: ids to be near to, and away from.
+            k: how many; 10, or all with `min_score`.
+            hybrid: join the nearest with a full-text search of the words.
+            refine: `group_by`, `unique`, `diversity`, `min_score`, `columns`, as for `permafrost search`.
+        """
+        if unknown := [name for name in refine if name not in REFINE]:
+            raise UnknownName.of("option of search", unknown[0], REFINE, hint=f"it also takes {', '.join(REFINE)}")
+        asked = {"where": where, "k": k, "space": space, "exact": exact, "hybrid": hybrid, **refine}
+        one = {"image": _picture(image), "vector": vector, "id": id, "like": _ids(like), "unlike": _ids(unlike)}
+        if text is None or isinstance(text, str):
+            return Hits(self._service.search(self.name, {**one, "text": text}, **asked))
+        queries = [{**one, "text": words} for words in text]
+        return [Hits(found) for found in self._service.search_many(self.name, queries, **asked)["results"]]
+
+    def duplicates(
+        self, threshold: float = 0.97, *, space: str | None = None, where: Where = None, exact: bool = False
+    ) -> Record:
+        """Find copies and near-duplicates: `groups` of `keep extra scores same_content`; nothing is deleted."""
+        return Record(self._service.duplicates(self.name, threshold=threshold, space=space, where=where, exact=exact))
 
     def features(
         self, label: str | None = None, *, columns: Sequence[str] = (), where: Where = None, space: str | None = None
@@ -223,79 +246,6 @@ class Collection(Living):
         return f"Collection({self.name!r})"
 
 
-@dataclass(frozen=True)
-class Hit:
-    """One neighbour; higher scores are nearer."""
-
-    id: str
-    score: float
-    item: Mapping[str, Any]
-
-
-class Hits(Sequence[Hit]):
-    """Neighbours, nearest first. `ids` (n,), `scores` (n,) float64 and `items`; prints as a table."""
-
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        self.document = Record(document)
-        self._hits = [Hit(hit["id"], hit["score"], hit["item"]) for hit in document["hits"]]
-
-    @property
-    def ids(self) -> list[str]:
-        """The ids of the hits."""
-        return [hit.id for hit in self._hits]
-
-    @property
-    def scores(self) -> NDArray[np.float64]:
-        """The scores, (n,) float64."""
-        return np.array([hit.score for hit in self._hits], dtype=np.float64)
-
-    @property
-    def items(self) -> list[Mapping[str, Any]]:
-        """The columns of the hits."""
-        return [hit.item for hit in self._hits]
-
-    def __getitem__(self, at: Any) -> Any:
-        return self._hits[at]
-
-    def __len__(self) -> int:
-        return len(self._hits)
-
-    def __iter__(self) -> Iterator[Hit]:
-        return iter(self._hits)
-
-    def __repr__(self) -> str:
-        rows = [
-            [f"{hit.score:.4f}", show.safe(hit.id), show.fields(hit.item, without=("source",))] for hit in self._hits
-        ]
-        return "\n".join(show.cut(line, 120) for line in show.aligned([["score", "id", ""], *rows]))
-
-
-class Predictions(Sequence[Record]):
-    """What a head says, in the order of the inputs: `label`, `probabilities`. `labels` has the labels alone."""
-
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        self.document = Record(document)
-        self._results = [Record(one) for one in document["results"]]
-
-    @property
-    def labels(self) -> list[str]:
-        """The most probable label of each input."""
-        return [one["label"] for one in self._results]
-
-    def __getitem__(self, at: Any) -> Any:
-        return self._results[at]
-
-    def __len__(self) -> int:
-        return len(self._results)
-
-    def __repr__(self) -> str:
-        rows = [
-            [show.safe(r["input"]), show.safe(r["label"]), f"{r['probabilities'][r['label']]:.3f}"]
-            for r in self._results
-        ]
-        return "\n".join(show.aligned([["input", "label", "p"], *rows]))
-
-
 class Head:
     """A small model on the vectors of one Space."""
 
@@ -361,6 +311,10 @@ def _query(value: Any, media: Sequence[Any]) -> Query:
     if isinstance(value, os.PathLike) or (isinstance(value, str) and "\0" not in value):
         return input_of(os.fspath(value), media)
     return {"image": _picture(value)}
+
+
+def _ids(value: str | Sequence[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
 
 
 def _picture(value: Any) -> Any:

@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from api.answers import Record
 from api.service import Service
-
-
-class Record(dict[str, Any]):
-    """A result as a dictionary whose keys can be read as attributes too."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(f"{name!r} is not among {', '.join(self)}") from None
 
 
 class Living:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 EVERY_S = 30.0
 WINDOW_S = 60.0
+CELLS = 80
 
 
 class Speed:
@@ -92,7 +93,7 @@ class Progress:
 
 
 def progress_line(run: Run, rate: float | None, limit: int | None) -> str:
-    """Return one line of at most 80 cells: count, share, speed, time left, and the stages, the bottleneck first."""
+    """Return one line of at most 80 cells: count, share, speed, time left, and as many stages as fit, largest first."""
     done = run.done + run.pending
     total = min(run.total, limit) if run.total is not None and limit is not None else run.total
     parts = [f"{run.verb} {done}/{total}" if total else f"{run.verb} {done}"]
@@ -102,8 +103,13 @@ def progress_line(run: Run, rate: float | None, limit: int | None) -> str:
         parts.append(f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
         if total and total > done:
             parts.append(f"eta {_short((total - done) / rate)}")
-    stages = " ".join(f"{name} {share:.0%}" for name, share in show.shares(run.stages.as_json()))
-    return " ".join(parts) + (f" | {stages}" if stages else "")
+    line, joint = " ".join(parts), " | "
+    for name, share in show.shares(run.stages.as_json()):
+        stage = f"{joint}{name} {share:.0%}"
+        if len(line + stage) > CELLS:
+            break
+        line, joint = line + stage, " "
+    return line
 
 
 def _short(seconds: float) -> str:

@@ -12,6 +12,7 @@ from embedder.errors import UsageError
 
 MOST_K = 1000
 MOST_INPUTS = 256
+Id = Annotated[str, Field(min_length=1, max_length=4096)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -51,17 +52,56 @@ class Query(Strict):
         return asked
 
 
-class SearchRequest(Strict):
-    """One query and how to answer it."""
+class SearchQuery(Query):
+    """Exactly one of text, image, vector, id; or like, with or without unlike."""
 
-    query: Query
-    k: int = Field(10, ge=1, le=MOST_K, description="How many neighbours.")
+    like: list[Id] | None = Field(None, min_length=1, max_length=256, description="Near to these stored items.")
+    unlike: list[Id] | None = Field(None, min_length=1, max_length=256, description="Away from these, with like.")
+
+    @model_validator(mode="after")
+    def _one(self) -> SearchQuery:
+        given = sorted(self.model_fields_set - ({"unlike"} if self.like else set()))
+        if len(given) != 1 or getattr(self, given[0]) is None or given == ["unlike"]:
+            raise ValueError(
+                "exactly one of text, image, vector, id and like (with or without unlike) is needed, not "
+                f"{' and '.join(given) or 'none'}"
+            )
+        return self
+
+
+class SearchRequest(Strict):
+    """One query, or several that are answered alike, and how to answer."""
+
+    query: SearchQuery | None = None
+    queries: list[SearchQuery] | None = Field(
+        None, min_length=1, max_length=MOST_INPUTS, description="Several, answered in one pass, instead of query."
+    )
+    k: int = Field(10, ge=1, le=MOST_K, description="How many neighbours; left out with min_score, as many as 1000.")
+    group_by: str | None = Field(None, max_length=500, description="Only the best item of each value of a column.")
+    diversity: Finite | None = Field(None, ge=0, le=1, description="From 0, the nearest, to 1, unlike each other.")
+    unique: Finite | None = Field(None, ge=0, le=1, description="Leave out what is this near to a better hit.")
+    min_score: Finite | None = Field(None, ge=-1, le=1, description="Every item that scores at least this, exactly.")
+    hybrid: bool = Field(False, description="Join the nearest with a full-text search of the query's words.")
     filter: str | dict[str, Any] | None = Field(None, description="As SQL text, or as must/should/must_not.")
     space: str | None = Field(None, description="An alias, a fingerprint or an encoder's name; none means the default.")
     exact: bool = Field(False, description="Score every vector, whatever index there is.")
     include: list[str] | None = Field(
         None, max_length=256, description="The columns of each hit's item; none means all."
     )
+
+    @model_validator(mode="after")
+    def _one(self) -> SearchRequest:
+        if (self.query is None) == (self.queries is None):
+            raise ValueError("exactly one of query and queries is needed")
+        return self
+
+    def all(self) -> list[SearchQuery]:
+        """Return the queries, one or several."""
+        return self.queries or ([self.query] if self.query is not None else [])
+
+    def most(self) -> int:
+        """Return how many neighbours: where a score decides, as many as are answered over HTTP."""
+        return MOST_K if "k" not in self.model_fields_set and self.min_score is not None else self.k
 
 
 class PredictRequest(Strict):
@@ -86,8 +126,29 @@ class Hit(Reply):
     item: dict[str, Any]
 
 
+class DuplicateGroup(Reply):
+    """The item that was stored first, and those like it."""
+
+    keep: str
+    extra: list[str]
+    scores: list[float]
+    same_content: list[bool]
+
+
+class DuplicatesReply(Reply):
+    """Groups of items that are the same or nearly so, the largest first."""
+
+    collection: str
+    space: str
+    threshold: float
+    exact: bool
+    index: str
+    compared: int
+    groups: list[DuplicateGroup]
+
+
 class SearchReply(Reply):
-    """Neighbours, nearest first."""
+    """Neighbours, nearest first; several such under `results` where several queries were asked."""
 
     collection: str
     space: str

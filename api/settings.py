@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from pydantic import SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from embedder.errors import UnknownName, UsageError
@@ -21,6 +21,7 @@ class Settings(BaseSettings):
     `store`: the folder of the store. `image_encoder`, `text_encoder`: used for a new collection where none is named.
     `device`: auto, cpu, cuda or cuda:N. `runtime`: torch, openvino, onnx or auto runs the networks.
     `workers`: decoding processes; 0 means one less than the cores, at least one.
+    `recall_sample`: the share of queries, 0 to 1, that are answered again exactly in the background.
     `openai_base_url`, `openai_api_key`: where `openai:` encoders answer; with a key alone, OpenAI itself.
     """
 
@@ -32,6 +33,7 @@ class Settings(BaseSettings):
     device: str = "auto"
     runtime: str = "torch"
     workers: int = 0
+    recall_sample: float = Field(0.01, ge=0, le=1)
     openai_base_url: str = ""
     openai_api_key: SecretStr | None = None
 

@@ -14,6 +14,7 @@ from embedder.errors import TooManyFailures, UnknownName, UsageError
 from embedder.records import FloatMatrix, Medium
 from embedder.sourcing import IMAGE_SUFFIXES
 from embedder.space import Space
+from index.hybrid import Ranks
 from index.ingest import Run
 from index.search import Answer
 from index.store import Collection
@@ -55,6 +56,35 @@ def one_of(query: Query) -> tuple[str, Any]:
     return given[0]
 
 
+def search_of(query: Query) -> tuple[str, Any]:
+    """Return the kind of a search and its value; for `like` the ids on both sides.
+
+    Raises:
+        UsageError: it is not one of text, image, vector, id, or like with unlike.
+    """
+    like, unlike = (list(query.get(side) or ()) for side in ("like", "unlike"))
+    others = [k for k in QUERY_KINDS if query.get(k) is not None]
+    if not like and not unlike:
+        if not others:
+            raise UsageError(f"a query is one of {', '.join(QUERY_KINDS)} or like; nothing was given")
+        return one_of(query)
+    if others:
+        raise UsageError(
+            f"a query is one of {', '.join(QUERY_KINDS)} or like; {others[0]} and examples were given",
+            hint="like and unlike take ids of stored items and stand alone",
+        )
+    if not all(isinstance(id, str) for id in [*like, *unlike]):
+        raise UsageError("examples are ids of stored items")
+    return "like", (like, unlike)
+
+
+def own_ids(kind: str, value: Any) -> tuple[str, ...]:
+    """Return the ids of the items that a query is made of, which are not answered."""
+    if kind == "like":
+        return (*value[0], *value[1])
+    return (str(value),) if kind == "id" else ()
+
+
 def shown(one: Query) -> str:
     """Return a query as a short text that names it."""
     kind, value = one_of(one)
@@ -65,7 +95,8 @@ def run_json(run: Run, space: Space) -> dict[str, Any]:
     """Return one extraction with the keys of `embed`.
 
     `sends` says what a dry run would send to an encoder that is elsewhere: texts, and about how many tokens. `space`
-    and `dim` are null where only that encoder's first answer tells them.
+    and `dim` are null where only that encoder's first answer tells them. `batch_size` counts `batch_of`: pictures, or
+    tokens with their padding; it was `measured`, or is the default or the user's.
     """
     return {
         "run": run.id, "space": space.fingerprint if space.dim else None, "encoder": space.encoder,
@@ -77,7 +108,10 @@ def run_json(run: Run, space: Space) -> dict[str, Any]:
         "failures": str(run.failures) if run.failures else None,
         "seconds": round(run.seconds, 3), "items_per_second": round(run.items_per_second, 2),
         "stages": run.stages.as_json(), "workers": run.stages.workers,
+        "batch_size": run.stages.batch_size if run.embedded else None,
+        "batch_of": run.stages.batch_of() if run.embedded else None, "measured": run.stages.measured,
         "bottleneck": run.stages.bottleneck() if run.embedded else None,
+        "advice": run.stages.advice() if run.embedded else None,
     }  # fmt: skip
 
 
@@ -102,13 +136,19 @@ def check_failures(run: Mapping[str, Any], result: Mapping[str, Any], max_failur
         )  # fmt: skip
 
 
-def answer_json(collection: Collection, space: Space, answer: Answer) -> dict[str, Any]:
-    """Return the neighbours of one query with the keys of `search`."""
+def answer_json(
+    collection: Collection, space: Space, answer: Answer, ranks: Sequence[Ranks] | None = None
+) -> dict[str, Any]:
+    """Return the neighbours of one query with the keys of `search`; with `ranks`, those of a hybrid one."""
+    hits = [{"id": h.id, "score": h.score, "item": h.item} for h in answer.hits]
+    if ranks is not None:
+        hits = [{**hit, "ranks": asdict(one)} for hit, one in zip(hits, ranks, strict=True)]
     return {
-        "collection": collection.name, "space": space.fingerprint, "encoder": space.encoder, "metric": space.metric,
+        "collection": collection.name, "space": space.fingerprint, "encoder": space.encoder,
+        "metric": space.metric if ranks is None else "reciprocal rank fusion",
         "exact": answer.exact, "index": answer.index, "searched": answer.searched, "rows": answer.rows,
-        "index_damage": answer.index_damage, "took_ms": answer.took_ms,
-        "hits": [{"id": h.id, "score": h.score, "item": h.item} for h in answer.hits],
+        "selectivity": answer.selectivity, "fallback": answer.fallback, "index_damage": answer.index_damage,
+        "more": answer.more, "took_ms": answer.took_ms, "filter_ms": answer.filter_ms, "hits": hits,
     }  # fmt: skip
 
 

@@ -89,8 +89,15 @@ def size(n: float) -> str:
 
 
 def shares(stages: Mapping[str, float]) -> list[tuple[str, float]]:
-    """Return the stages of a run with their shares of its time, the bottleneck first; empty before any was spent."""
-    own = {"decode": stages["wait"], "encode": stages["encode"], "write": stages["write"]}
+    """Return the stages of a run with their shares of its time, the largest first; empty before any was spent.
+
+    What the forward pass waited for is shared out as reading and decoding took, which run beside it.
+    """
+    before = stages["read"] + stages["decode"]
+    reading = stages["wait"] * (stages["read"] / before if before else 0.0)
+    own = {
+        "read": reading, "decode": stages["wait"] - reading, "encode": stages["encode"], "write": stages["write"],
+    }  # fmt: skip
     total = sum(own.values())
     return sorted(((name, spent / total) for name, spent in own.items()), key=lambda pair: -pair[1]) if total else []
 

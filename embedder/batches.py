@@ -52,15 +52,16 @@ Outcome = tuple[Vector | Fault, ...]
 class Batches:
     """The forward passes of one run, for one encoder or several with the same inputs.
 
-    `share` is the part of a full batch that fits into memory: 1, and less from the first pass on that did not fit. The
-    latest vectors, 64 MiB of them, are kept by content hash, so that a copy met soon after is not encoded again.
+    `share` is the part of the last batch that fits into memory: 1, or less where a pass did not fit; `encoded` how many
+    of its inputs were new. The latest vectors, 64 MiB of them, are kept by content hash, so that a copy met soon after
+    is not encoded again.
     """
 
     def __init__(self, encoder: Encoder, medium: Medium, others: Sequence[Encoder] = ()) -> None:
         self.encoder, self.medium = encoder, medium
         self.encoders = (encoder, *others)
         self.share = 1.0
-        self._full = 0.0
+        self.encoded = 0
         self._recent: OrderedDict[str, Outcome] = OrderedDict()
         self._most = max(1, RECENT_BYTES // (4 * sum(e.space.dim for e in self.encoders)))
 
@@ -81,8 +82,8 @@ class Batches:
                 found[decoded.content_hash] = self._recent[decoded.content_hash]
             else:
                 new[decoded.content_hash] = prepared
+        self.share, self.encoded = 1.0, len(new)
         if new:
-            self._full = len(new) / self.share
             made = self._forward(new)
             self._remember(made)
             found |= made
@@ -107,7 +108,7 @@ class Batches:
     def _forward(self, inputs: dict[str, Any]) -> dict[str, Outcome]:
         """Return what became of each input, by content hash; a batch that fails, or cannot fit, is split."""
         keys = list(inputs)
-        fitting = max(1, round(self._full * self.share))
+        fitting = max(1, round(self.encoded * self.share))
         if len(keys) > fitting:
             return self._parts(inputs, fitting)
         found = self._pass(list(inputs.values()))
@@ -115,7 +116,7 @@ class Batches:
             return dict(zip(keys, found, strict=True))
         half = (len(keys) + 1) // 2
         if found.reason == "out_of_memory":
-            self.share = min(self.share, half / self._full)
+            self.share = min(self.share, half / self.encoded)
         return self._parts(inputs, half)
 
     def _pass(self, prepared: list[Any]) -> list[Outcome] | Fault:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -41,6 +42,8 @@ class ImageTower:
 class TextTower:
     """`tokenize(text, role)` gives one prepared input, `length` its cost in tokens; `forward` takes a list of them.
 
+    `tokenize_all`, where there is one, gives for many texts at once what `tokenize` gives for each.
+
     Texts are cut to `max_chars` characters before they are tokenised (a tokenizer reads all of a text that it cuts).
     `split` says where documents are cut into parts, each with a vector of its own; None: they are not.
     """
@@ -50,6 +53,13 @@ class TextTower:
     forward: Forward
     max_chars: int
     split: Callable[[str], list[chunking.Span]] | None = None
+    tokenize_all: Callable[[Sequence[str], Role], list[Any]] | None = None
+
+    def tokens(self, texts: Sequence[str], role: Role) -> list[Any]:
+        """Return the prepared input of each text; raises what `tokenize` raises for any of them."""
+        if self.tokenize_all is None or len(texts) < 2:
+            return [self.tokenize(text, role) for text in texts]
+        return self.tokenize_all(texts, role)
 
 
 class EncoderKind(Protocol):
@@ -66,7 +76,10 @@ class EncoderKind(Protocol):
 
 @dataclass(frozen=True)
 class Encoder:
-    """A frozen encoder. `forward` and `encode` are deterministic for one device and batch composition."""
+    """A frozen encoder. `forward` and `encode` are deterministic for one device and batch composition.
+
+    `exact`, where the Space is of half precision, gives the same encoder in float32; it is loaded when it is needed.
+    """
 
     name: EncoderName
     space: Space
@@ -74,6 +87,7 @@ class Encoder:
     image: ImageTower | None = None
     text: TextTower | None = None
     runtime: str = "torch"
+    exact: Callable[[], Encoder] | None = None
 
     def tower(self, medium: Medium) -> ImageTower | TextTower:
         """Return the tower of a medium.
@@ -90,12 +104,26 @@ class Encoder:
         return tower
 
     def forward(self, medium: Medium, prepared: Sequence[Any]) -> tuple[FloatMatrix, NDArray[np.bool_]]:
-        """Encode one batch of prepared inputs.
+        """Encode one batch of prepared inputs; what half precision makes unusable is encoded again in float32.
 
         Returns:
             vectors (n, dim) float32, normalised where the Space says so; and a mask (n,) of the usable ones:
             finite, and not of zero norm.
         """
+        vectors, good = self._passed(medium, prepared)
+        if self.exact is None or good.all():
+            return vectors, good
+        bad = np.flatnonzero(~good).tolist()
+        try:
+            again, fine = self.exact().forward(medium, [prepared[i] for i in bad])
+        except (MemoryError, RuntimeError):
+            # no room for a second model: the rest of the batch is not to blame, and these stay unusable
+            return vectors, good
+        vectors, good = vectors.copy(), good.copy()
+        vectors[bad], good[bad] = again, fine
+        return vectors, good
+
+    def _passed(self, medium: Medium, prepared: Sequence[Any]) -> tuple[FloatMatrix, NDArray[np.bool_]]:
         raw = np.ascontiguousarray(self.tower(medium).forward(prepared), dtype=np.float32)
         if raw.shape != (len(prepared), self.space.dim):
             raise EncoderError(f"{self.name} gave {raw.shape}, not {(len(prepared), self.space.dim)}")
@@ -200,10 +228,19 @@ def load_with(names: Sequence[EncoderName], load: Callable[[Sequence[EncoderName
         name.allow(kind.OPTIONS | {chunking.OPTION})
         plain.append(replace(name, options={k: v for k, v in name.options.items() if k != chunking.OPTION}))
     chunks = [chunking.Chunking.of(name) for name in names]
+    loaded = [_exacting(found, name, load) for found, name in zip(load(plain), plain, strict=True)]
     return [
         found if cut is None else _chunked(found, name, cut)
-        for found, name, cut in zip(load(plain), names, chunks, strict=True)
+        for found, name, cut in zip(loaded, names, chunks, strict=True)
     ]
+
+
+def _exacting(encoder: Encoder, name: EncoderName, load: Callable[[Sequence[EncoderName]], list[Encoder]]) -> Encoder:
+    """Return the encoder with the way to its float32 model, where it is not one itself."""
+    if encoder.space.dtype == "float32":
+        return encoder
+    full = replace(name, options={key: value for key, value in name.options.items() if key != "dtype"})
+    return replace(encoder, exact=cache(lambda: load([full])[0]))
 
 
 def plan_encoder(

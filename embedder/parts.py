@@ -48,7 +48,7 @@ class Whole:
             raise ValueError("this tower does not cut texts")
         text = str(decoded.value)
         pieces = [text[begin:end] for begin, end in tower.split(text)]
-        tokens = [tower.tokenize(piece, "document") for piece in pieces]
+        tokens = tower.tokens(pieces, "document")
         owner, self._made = self._made, self._made + 1
         self._open[owner] = _Open(decoded, len(pieces))
         parts = [_part(decoded, piece, owner, n) for n, piece in enumerate(pieces)]

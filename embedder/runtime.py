@@ -108,6 +108,13 @@ def require(runtime: str) -> None:
         )  # fmt: skip
 
 
+def others(encoder: Encoder, medium: Medium) -> tuple[str, ...]:
+    """Return the installed runtimes that `auto` would try for an encoder that torch runs; none for any other."""
+    if encoder.runtime != TORCH or encoder.device != "cpu" or not isinstance(encoder.tower(medium).forward, Steps):
+        return ()
+    return tuple(kind for kind in kinds.names(FOLDER) if _installed(kind) and "cpu" in _kind(kind).DEVICES)
+
+
 def run_by(runtime: str, encoder: Encoder) -> Encoder:
     """Return the encoder with its networks run by `runtime`; one without a network (`hashing`, `openai`) as it is.
 

@@ -22,8 +22,8 @@ import pyarrow as pa
 from embedder.errors import Damaged, Refused, UnknownName, UsageError
 from embedder.space import canonical_json
 from index import contents, files, ledger, migrate, schema, tags
+from index.live import Live
 from index.store import Collection, Store, check_name
-from index.view import Live
 
 LIST = "backup.json"
 BESIDE = ("keys.json", "collection.json")

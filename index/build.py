@@ -17,9 +17,10 @@ from embedder.errors import NothingToDo
 from embedder.records import FloatMatrix, Keys
 from embedder.space import Space
 from index import choose, derived, files, schema
+from index.live import Live
 from index.readers import reading
 from index.store import Collection
-from index.view import Live, unit
+from index.view import unit
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from embedder.space import canonical_json
 from index import schema
+from index.live import Live
 from index.store import Collection, scan
-from index.view import Live
 
 ROWS = 8192
 NOT_VALUES = ("key", "row_crc")

@@ -12,9 +12,10 @@ from embedder.errors import NothingToDo, UnknownName
 from embedder.records import FloatMatrix, Keys
 from embedder.space import Space
 from index import filters, schema
+from index.live import Live, member
 from index.readers import reading
 from index.store import Collection, scan
-from index.view import Live, matching_keys, member
+from index.view import matching_keys
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,14 @@ import pyarrow as pa
 from embedder import golden
 from embedder.encoder import Encoder
 from embedder.errors import OutOfResource, Refused, UsageError
-from embedder.extract import Stages, extract_all
+from embedder.extract import extract_all
 from embedder.fetching import fetched
 from embedder.pool import DecodePool
 from embedder.records import Failure, Item, Medium
 from embedder.sourcing import Source
+from embedder.stages import Stages
 from embedder.together import same_inputs
-from index import commit, files
+from index import commit, earlier, files
 from index.changes import unchanged
 from index.known import Known, Mask, Rows, Seen
 from index.lane import Lane, Run, new_run
@@ -182,7 +183,7 @@ class _Ingest:
         try:
             found = extract_all(
                 self._fetched(), [lane.encoder for lane in self.lanes], self.source.medium, pool=pool,
-                batch_size=self.options.batch_size, stages=self.stages,
+                batch_size=self.options.batch_size, stages=self.stages, found=self._measured(),
             )  # fmt: skip
             for place, result in found:
                 self.lanes[place].take(result)
@@ -194,6 +195,9 @@ class _Ingest:
             self._commit()
             if pool is not None:
                 pool.close()
+
+    def _measured(self) -> int | None:
+        return earlier.batch_size(self.collection, self.lanes[0].encoder, self.source.medium)
 
     def _show(self) -> None:
         self.progress(self.lanes[0].encoder, self.lanes[0].run)

@@ -10,8 +10,8 @@ import numpy as np
 from embedder.space import Space
 from index import derived, files, schema
 from index.audit import Problem, Verdict, mend, verify
+from index.live import Live, member
 from index.store import Collection, scan
-from index.view import Live, member
 
 __all__ = ["Problem", "Verdict", "busy", "describe", "mend", "verify"]
 

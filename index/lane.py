@@ -14,10 +14,10 @@ import numpy as np
 
 from embedder.encoder import Encoder
 from embedder.errors import NothingToDo
-from embedder.extract import Stages
 from embedder.leaving import Leaving
 from embedder.records import Decoded, Failure, FloatMatrix, Vectors
 from embedder.sourcing import Source
+from embedder.stages import Stages
 from index import commit, files
 from index.known import Known
 from index.selection import IngestOptions
@@ -163,6 +163,8 @@ class Lane:
             "run": run.id, "state": state, "space": self.encoder.space.fingerprint, "encoder": str(self.encoder.name),
             "source": self.source.root, "found": run.found, "embedded": run.embedded, "unchanged": run.unchanged,
             "failed": run.failed, "pruned": run.pruned, "reasons": dict(run.reasons), "seconds": round(run.seconds, 3),
-            "stages": run.stages.as_json(),
+            "stages": run.stages.as_json(), "medium": self.source.medium, "device": self.encoder.device,
+            "runtime": self.encoder.runtime,
+            "batch_size": run.stages.batch_size, "measured": run.stages.measured,
         }  # fmt: skip
         files.write_json(self.folder / "run.json", record)

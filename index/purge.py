@@ -20,9 +20,9 @@ from embedder.errors import Damaged, Refused
 from embedder.records import Keys
 from embedder.space import Space
 from index import derived, files, ledger, migrate, readers, restoring, schema, tags, vacuum
+from index.live import Live, member
 from index.store import Collection, scan
 from index.vacuum import Swept
-from index.view import Live, member
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ import numpy as np
 from lancedb import col
 
 from embedder.encoder import Encoder
-from embedder.extract import Stages, extract
+from embedder.extract import extract
 from embedder.pool import DecodePool
 from embedder.records import Failure, FloatMatrix, Item, Keys, Medium, Vectors
 from embedder.space import Space
+from embedder.stages import Stages
 from index import schema
 from index.audit import AGAIN, Verdict
 from index.itself import item_of, medium_of

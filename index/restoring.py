@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from embedder.errors import UnknownName
 from index import files, ledger, schema, tags
+from index.live import member
 from index.store import Collection, scan
-from index.view import member
 
 NOTE = "restoring.json"
 ROWS = 8192

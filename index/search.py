@@ -7,27 +7,29 @@ kind of index, every door and every batch size gives the same numbers.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedder.errors import UsageError
-from embedder.records import FloatMatrix, Keys
-from index import schema
-from index.derived import Engine
-from index.kinds.flat import Flat
+from embedder.records import FloatMatrix
+from index.diversify import Refinement, select
+from index.planner import Plan, Subset, plan
+from index.ranking import Ranked, rank
 from index.readers import reading
-from index.view import Moment, View, member, unit
+from index.view import Moment, View
 
 MAX_K = 10_000
-SPARE = 16
+SCAN_BEYOND = 1000
+PLAIN = Refinement()
+Where = str | Mapping[str, Any] | None
+Trust = Callable[[Moment, Subset, View], str | None]
 
 
-@dataclass(frozen=True)
-class Hit:
+class Hit(NamedTuple):
     """One neighbour: `score` is the cosine, higher is nearer; `item` holds the columns that are not null."""
 
     id: str
@@ -39,8 +41,10 @@ class Hit:
 class Answer:
     """The neighbours of one query, nearest first, and how they were found.
 
-    `exact` says whether every candidate was scored; `index` is the kind that answered; `searched` counts the vectors
-    that the filter left, `rows` all live ones. `index_damage` says why an index was not used.
+    `exact` says whether every vector was scored; `index` is the kind that answered; `searched` counts the vectors
+    that the filter left, `rows` all live ones, and `selectivity` is their quotient. `filter_ms` is what the filter
+    took, kept for the next query with the same one. `more` says that items within `min_score` were cut off at `k`.
+    `index_damage` says why an index was not used, `fallback` why it was not trusted.
     """
 
     hits: list[Hit]
@@ -49,7 +53,15 @@ class Answer:
     searched: int
     rows: int
     took_ms: float
+    filter_ms: float = 0.0
+    more: bool = False
+    fallback: str | None = None
     index_damage: str | None = None
+
+    @property
+    def selectivity(self) -> float:
+        """The share of the live vectors that the filter left."""
+        return self.searched / self.rows if self.rows else 1.0
 
 
 def search(
@@ -57,9 +69,11 @@ def search(
     queries: FloatMatrix,
     *,
     k: int = 10,
-    where: str | Mapping[str, Any] | None = None,
+    where: Where = None,
     exact: bool = False,
     without: Sequence[str] = (),
+    refinement: Refinement = PLAIN,
+    trust: Trust | None = None,
 ) -> list[Answer]:
     """Find the nearest items of each query.
 
@@ -69,22 +83,42 @@ def search(
         where: a filter, in either form of `index.filters`.
         exact: score every vector, whatever index there is.
         without: ids that are not answered (the query's own item).
+        refinement: what is passed over; `k` items come back whenever so many are left.
+        trust: says why the index is not to be trusted here, if so; then every vector is scored.
 
     Raises:
-        UsageError: a query of another dimension, not finite or of zero length; or `k` out of range.
+        UsageError: a query of another dimension, not finite or of zero length; or a number out of range.
+        UnknownName: a column that the collection lacks.
     """
     started = time.perf_counter()
     queries = check_queries(queries, view.space.dim)
     if not 1 <= k <= MAX_K:
         raise UsageError(f"k is 1 to {MAX_K}, not {k}")
+    refinement.check(k)
     with reading(view.collection):
-        moment = view.now()
-        wanted = view.matching(where)
-        plan = _plan(moment, wanted, exact=exact)
-        found = _nearest(plan, queries, k + len(without))
-        rows = view.rows_of(sorted({int(key) for keys, _ in found for key in keys}), moment.live)
-    took = (time.perf_counter() - started) * 1000
-    return [_answer(moment, plan, keys, scores, rows, k, set(without), took) for keys, scores in found]
+        return _answers(view, queries, k, where, exact, set(without), refinement, trust, started)
+
+
+def _answers(
+    view: View, queries: FloatMatrix, k: int, where: Where, exact: bool, without: set[str], refinement: Refinement,
+    trust: Trust | None, started: float,
+) -> list[Answer]:  # fmt: skip
+    moment = view.now()
+    filtering = time.perf_counter()
+    subset = view.subset(where, moment)
+    why_not = trust(moment, subset, view) if trust else None
+    chosen = plan(moment, subset, exact=exact or refinement.min_score is not None, fallback=why_not)
+    filter_ms = (time.perf_counter() - filtering) * 1000 if where is not None else 0.0
+    found = _found(view, chosen, queries, k, without, refinement)
+    rows = view.rows_of(list(dict.fromkeys(key for one, _ in found for key in one.keys.tolist())), moment.live)
+    took = round((time.perf_counter() - started) * 1000, 3)
+    answers = []
+    for one, more in found:
+        pairs = zip(one.keys.tolist(), one.scores.tolist(), strict=True)
+        hits = [Hit(rows[key].id, score, dict(rows[key].item)) for key, score in pairs if key in rows]
+        how = one.exact, "flat" if one.exact else chosen.index, subset.searched, moment.rows
+        answers.append(Answer(hits, *how, took, round(filter_ms, 3), more, chosen.fallback, moment.damage))
+    return answers
 
 
 def check_queries(queries: FloatMatrix, dim: int) -> FloatMatrix:
@@ -93,126 +127,62 @@ def check_queries(queries: FloatMatrix, dim: int) -> FloatMatrix:
     if array.ndim != 2 or array.shape[1] != dim or array.dtype.kind not in "fiu":
         shape = array.shape[1:] if array.ndim > 1 else array.shape
         raise UsageError(f"a query of shape {shape} does not fit vectors of {dim} dimensions")
-    norms = np.linalg.norm(array.astype(np.float64), axis=1)
+    exact = np.ascontiguousarray(array, dtype=np.float64)
+    norms = np.sqrt(np.vecdot(exact, exact))
     if not (np.isfinite(norms) & (norms > 0)).all():
         raise UsageError(
             "a query vector is not finite or has zero length", hint="a null is never a zero vector; leave it out"
         )
-    return unit(np.ascontiguousarray(array, dtype=np.float32))
+    return np.asarray(exact / norms[:, None], dtype=np.float32)
+
+
+def _found(
+    view: View, chosen: Plan, queries: FloatMatrix, k: int, without: set[str], refinement: Refinement
+) -> list[tuple[Ranked, bool]]:
+    """Return the ranking of each query, and whether there was more than `k` within `min_score`."""
+    own = view.keys_of(sorted(without)) if without else np.empty(0, dtype=np.int64)
+    depth = refinement.needed(k) + len(own) + (refinement.min_score is not None)
+    ranked = rank(chosen, queries, depth)
+    if refinement.selects:
+        groups = view.groups(refinement.group_by, chosen.moment) if refinement.group_by else None
+        ask = _Selection(chosen, own, refinement, k, groups)
+        return [ask.of(queries[i : i + 1], one, depth) for i, one in enumerate(ranked)]
+    return [_cut(_others(one, own), k, refinement.min_score) for one in ranked]
+
+
+def _others(ranked: Ranked, own: NDArray[np.int64]) -> Ranked:
+    return ranked[~np.isin(ranked.keys, own)] if len(own) else ranked
+
+
+def _cut(ranked: Ranked, k: int, min_score: float | None) -> tuple[Ranked, bool]:
+    if min_score is None:
+        return ranked[:k], False
+    within = ranked[ranked.scores >= min_score]
+    return within[:k], len(within) > k
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """Which engine reads the indexed rows, and the mask of rows that it may answer (None: all)."""
+class _Selection:
+    """Takes from a ranking that is made longer until `k` items are left or there are no more."""
 
-    moment: Moment
-    engine: Engine | None
-    name: str
-    exact: bool
-    allowed: NDArray[np.bool_] | None
-    fresh_allowed: NDArray[np.bool_]
-    searched: int
+    plan: Plan
+    own: NDArray[np.int64]
+    refinement: Refinement
+    k: int
+    groups: NDArray[np.int64] | None
 
-    def most_rows(self) -> int:
-        """Return the most candidates that either of the two engines can give."""
-        base = 0 if self.moment.base is None else len(self.moment.base.matrix)
-        return max(base if self.allowed is None else int(self.allowed.sum()), len(self.fresh_allowed))
-
-
-def _plan(moment: Moment, wanted: Keys | None, *, exact: bool) -> _Plan:
-    fresh_allowed = np.ones(len(moment.fresh_keys), dtype=bool) if wanted is None else member(moment.fresh_keys, wanted)
-    base = moment.base
-    if base is None:
-        return _Plan(moment, None, "flat", True, None, fresh_allowed, int(fresh_allowed.sum()))
-    allowed = moment.base_alive if wanted is None else moment.base_alive & member(base.keys, wanted)
-    count = int(allowed.sum())
-    scan = exact or base.kind.EXACT or count < base.kind.MIN_SELECTIVITY * len(allowed)
-    engine = Flat(base.matrix) if scan else base.engine
-    name = "flat" if scan else str(base.manifest["kind"])
-    mask = None if count == len(allowed) else allowed
-    return _Plan(moment, engine, name, scan, mask, fresh_allowed, count + int(fresh_allowed.sum()))
-
-
-Ranked = tuple[list[int], list[float]]
-
-
-def _nearest(plan: _Plan, queries: FloatMatrix, k: int) -> list[Ranked]:
-    """Return, for each query, the keys and scores of the `k` nearest items; the best part of an item counts.
-
-    Where items have parts, the candidates may be many parts of few items: then more of them are fetched, until they
-    are of enough items or there are no more.
-    """
-    wanted = k + SPARE
-    found = _round(plan, queries, k, wanted)
-    reach, most = k + SPARE, plan.most_rows()
-    while plan.moment.parted and reach < most:
-        short = [i for i, (keys, _) in enumerate(found) if len(keys) < wanted]
-        if not short:
-            break
-        reach = min(4 * reach, most)
-        for i, better in zip(short, _round(plan, queries[short], reach - SPARE, wanted), strict=True):
-            found[i] = better
-    return [(keys[:k], scores[:k]) for keys, scores in found]
-
-
-def _round(plan: _Plan, queries: FloatMatrix, rows: int, items: int) -> list[Ranked]:
-    candidates = _candidates(plan, queries, rows)
-    return [_rescored(plan.moment, q, c, items) for q, c in zip(queries, candidates, strict=True)]
-
-
-def _candidates(plan: _Plan, queries: FloatMatrix, k: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Return, for each query, candidate rows of the matrix and of the fresh vectors: `k` and some more."""
-    moment, n = plan.moment, len(queries)
-    base: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)] * n
-    if plan.engine is not None and moment.base is not None:
-        reach = min(k + SPARE, len(moment.base.matrix))
-        positions, _ = plan.engine.search(queries, reach, plan.allowed)
-        base = [row[row >= 0] for row in positions]
-        possible = int(plan.allowed.sum()) if plan.allowed is not None else len(moment.base.matrix)
-        short = [i for i, row in enumerate(base) if len(row) < min(k, possible)]
-        if short and not plan.exact:
-            again, _ = Flat(moment.base.matrix).search(queries[short], reach, plan.allowed)
-            for i, row in zip(short, again, strict=True):
-                base[i] = row[row >= 0]
-    fresh, _ = Flat(moment.fresh).search(queries, min(k + SPARE, max(1, len(moment.fresh))), plan.fresh_allowed)
-    return [(b, f[f >= 0]) for b, f in zip(base, fresh, strict=True)]
-
-
-def _rescored(
-    moment: Moment, query: NDArray[np.float32], candidates: tuple[NDArray[np.int64], NDArray[np.int64]], k: int
-) -> Ranked:
-    base_rows, fresh_rows = candidates
-    keys = [moment.fresh_keys[fresh_rows]]
-    vectors = [moment.fresh[fresh_rows]]
-    if moment.base is not None:
-        keys.insert(0, moment.base.keys[base_rows])
-        vectors.insert(0, np.asarray(moment.base.matrix[base_rows]))
-    all_keys = np.concatenate(keys)
-    rows = np.concatenate(vectors).astype(np.float64)
-    # one product a row, not a matrix product: its sum does not depend on how many rows there are
-    scores = np.einsum("ij,j->i", rows, query.astype(np.float64)) if len(rows) else np.empty(0)
-    order = np.lexsort((all_keys, -scores))
-    best: dict[int, float] = {}
-    for i in order:
-        best.setdefault(int(all_keys[i]), float(scores[i]))
-        if len(best) == k:
-            break
-    return list(best), list(best.values())
-
-
-def _answer(
-    moment: Moment, plan: _Plan, keys: list[int], scores: list[float], rows: dict[int, dict[str, Any]],
-    k: int, without: set[str], took: float,
-) -> Answer:  # fmt: skip
-    hits = [
-        Hit(rows[key]["id"], score, visible(rows[key]))
-        for key, score in zip(keys, scores, strict=True)
-        if key in rows and rows[key]["id"] not in without
-    ]
-    return Answer(hits[:k], plan.exact, plan.name, plan.searched, moment.rows, round(took, 3), moment.damage)
-
-
-def visible(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns of an item that people and programs are shown: no nulls, no bookkeeping."""
-    hidden = {"id", "key", "row_crc", "content_hash", "size", "mtime_ns"} & set(schema.OWN)
-    return {name: value for name, value in row.items() if value is not None and name not in hidden}
+    def of(self, query: FloatMatrix, ranked: Ranked, depth: int) -> tuple[Ranked, bool]:
+        # the shortlist is as long as it can be before anything is chosen for its diversity
+        wanted = self.refinement.needed(self.k)
+        while True:
+            others, _ = _cut(_others(ranked, self.own), len(ranked), self.refinement.min_score)
+            groups = None
+            if self.groups is not None:
+                groups = self.groups[np.searchsorted(self.plan.moment.live.keys, others.keys)]
+            long = select(self.plan, others, Refinement(unique=self.refinement.unique), wanted, groups)
+            if len(long) >= wanted or len(ranked) < depth or len(others) + len(self.own) < len(ranked):
+                break
+            depth *= 4
+            deeper = self.plan if depth < SCAN_BEYOND else self.plan.scanned()
+            (ranked,) = rank(deeper, query, depth)
+        return select(self.plan, long, Refinement(diversity=self.refinement.diversity), self.k, None), False

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from embedder.space import Space
 from index import files, restoring, tags, vacuum
+from index.live import Live
 from index.store import Collection, scan
-from index.view import Live
 
 
 def standing(collection: Collection) -> dict[str, Any]:

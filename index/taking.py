@@ -16,8 +16,9 @@ from embedder.errors import NothingToDo, UnknownName, UsageError
 from embedder.records import Medium
 from embedder.space import Space, canonical_json
 from index import filters, schema
+from index.live import member
 from index.store import Collection, scan
-from index.view import matching_keys, member
+from index.view import matching_keys
 
 BLOCK_BYTES = 16 << 20
 MOST_BLOCK_ROWS = 8192

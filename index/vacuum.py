@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from embedder.errors import UsageError
 from index import derived, files, ledger, readers, restoring, schema, tags
+from index.live import Live
 from index.store import Collection, scan
-from index.view import Live
 
 KEEP_S, SAFE_S, DAY_S = 3600.0, 300.0, 86_400.0
 KEYS_AT_ONCE = 10_000

@@ -1,17 +1,19 @@
 """What one collection holds in one Space, now: live keys, the index, and the rows written since it was built.
 
-Everything is cached by table version. A query first asks the tables for their versions, so that it sees fresh rows and
-never deleted ones.
+Everything is cached by table version. A query first looks whether anything was committed since, by this process or by
+another one, so that it sees fresh rows and never deleted ones.
 """
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from threading import Lock
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from lancedb import col, lit
@@ -20,33 +22,17 @@ from numpy.typing import NDArray
 from embedder.errors import Damaged, UnknownName
 from embedder.records import FloatMatrix, Keys
 from embedder.space import Space
-from index import audit, derived, filters, schema
+from index import audit, derived, filters, freshness, schema
+from index.live import Live, member
+from index.planner import Subset
+from index.readers import reading
+from index.rowcache import Row, RowCache
 from index.store import Collection, scan
 
 log = logging.getLogger("permafrost.index")
 CACHED_FILTERS = 64
-
-
-@dataclass(frozen=True)
-class Live:
-    """The keys of `items` at one version, ascending, with the row id of each."""
-
-    version: int
-    keys: Keys
-    row_ids: NDArray[np.uint64]
-
-    @classmethod
-    def read(cls, collection: Collection) -> Live:
-        """Read the keys and row ids of all items."""
-        table = collection.items
-        rows = scan(table, ["key"], row_ids=True)
-        keys = rows["key"].to_numpy().astype(np.int64)
-        order = np.argsort(keys)
-        return cls(int(table.version), keys[order], rows["_rowid"].to_numpy().astype(np.uint64)[order])
-
-    def holds(self, keys: Keys) -> NDArray[np.bool_]:
-        """Return a mask (n,) of the keys that are alive."""
-        return member(keys, self.keys)
+COMPARED_IDS = 20_000
+CACHED_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -78,18 +64,33 @@ class View:
         self._lock = Lock()
         self._moment: Moment | None = None
         self._stamp: tuple[Any, ...] = ()
-        self._filters: OrderedDict[tuple[int, str], Keys] = OrderedDict()
+        self._token: tuple[Any, ...] = ()
+        self._items = freshness.versions(collection.path / f"{schema.ITEMS}.lance")
+        self._vectors = freshness.versions(collection.path / f"{schema.VECTORS}{space.fingerprint}.lance")
+        self._current = derived.folder_of(collection, space) / "current.json"
+        self._subsets: OrderedDict[str, Subset] = OrderedDict()
+        self._groups: dict[tuple[int, str], NDArray[np.int64]] = {}
+        self._cache = RowCache(collection)
 
     def now(self) -> Moment:
         """Return the state of this moment, reading only what changed since the last call."""
         with self._lock:
+            # taken before the tables are read: what is committed meanwhile makes the next call read again
+            committed = self._items.token(), self._vectors.token()
+            token = (*committed, freshness.file_token(self._current))
+            if self._moment is not None and token == self._token and None not in committed:
+                return self._moment
             vectors = self.collection.vectors(self.space)
             stamp = (self.collection.items.version, vectors.version, derived.current(self.collection, self.space))
             if self._moment is None:
                 self._sample()
-            if self._moment is None or stamp != self._stamp:
-                self._moment = self._read(vectors, self._moment)
+            if self._moment is None or stamp != self._stamp or committed != self._token[:2]:
+                same = self._moment is not None and committed[0] == self._token[0] is not None
+                self._moment = self._read(vectors, self._moment, same_items=same)
+                self._subsets.clear()
+                self._groups.clear()
                 self._stamp = stamp
+            self._token = token
             return self._moment
 
     def _sample(self) -> None:
@@ -99,8 +100,8 @@ class View:
             name = self.collection.name
             log.warning("%d sampled vectors of %s are damaged: permafrost verify %s --mend", damaged, name, name)
 
-    def _read(self, vectors: Any, before: Moment | None) -> Moment:
-        live = Live.read(self.collection)
+    def _read(self, vectors: Any, before: Moment | None, *, same_items: bool) -> Moment:
+        live = before.live if before is not None and same_items else Live.read(self.collection)
         base, damage = self._index(before)
         empty = np.empty(0, dtype=np.int64)
         known = base.keys if base else empty
@@ -146,41 +147,94 @@ class View:
         ]
         return unit(fresh)
 
-    def matching(self, where: str | Mapping[str, Any] | None) -> Keys | None:
-        """Return the live keys, ascending, that pass a filter; None where there is no filter."""
-        if where is None:
-            return None
-        tree = filters.read(where)
-        items = self.collection.items
-        stamp = (int(items.version), repr(tree))
+    def subset(self, where: str | Mapping[str, Any] | None, moment: Moment) -> Subset:
+        """Return what a filter leaves of a moment; kept, with the vectors that were put together for it."""
+        tree, stamp = _read_text(where) if isinstance(where, str) else _read(where)
         with self._lock:
-            if stamp in self._filters:
-                self._filters.move_to_end(stamp)
-                return self._filters[stamp]
-        keys = matching_keys(items, tree)
+            if moment is self._moment and stamp in self._subsets:
+                self._subsets.move_to_end(stamp)
+                return self._subsets[stamp]
+        if tree is None:
+            found = Subset.of(moment, None, None)
+        else:
+            keys = self._matching(tree, moment)
+            base = moment.base_alive if moment.base is None else member(moment.base.keys, keys)
+            found = Subset.of(moment, base, member(moment.fresh_keys, keys))
         with self._lock:
-            self._filters[stamp] = keys
-            while len(self._filters) > CACHED_FILTERS:
-                self._filters.popitem(last=False)
-        return keys
+            if moment is self._moment:
+                self._subsets[stamp] = found
+                self._forget_subsets()
+        return found
 
-    def rows_of(self, keys: Sequence[int], live: Live) -> dict[int, dict[str, Any]]:
-        """Return the rows of `items` by key; a key deleted meanwhile is left out."""
-        at = np.searchsorted(live.keys, np.asarray(keys, dtype=np.int64))
-        row_ids = live.row_ids[np.clip(at, 0, max(0, len(live.keys) - 1))].tolist() if len(live.keys) else []
-        if not row_ids:
-            return {}
-        rows = self.collection.items.take_row_ids(row_ids).to_arrow().to_pylist()
-        return {row["key"]: row for row in rows}
+    def _matching(self, tree: filters.Filter, moment: Moment) -> Keys:
+        held = self._cache.table(moment.live, ["key", *filters.columns(tree)])
+        if held is None:
+            return matching_keys(self.collection.items, tree)
+        return np.sort(held.filter(filters.expression(tree, held.schema))["key"].to_numpy().astype(np.int64))
+
+    def _forget_subsets(self) -> None:
+        held = sum(s.gathered.nbytes for s in self._subsets.values() if s.gathered is not None)
+        while len(self._subsets) > CACHED_FILTERS or (held > CACHED_BYTES and len(self._subsets) > 1):
+            _, gone = self._subsets.popitem(last=False)
+            held -= 0 if gone.gathered is None else gone.gathered.nbytes
+
+    def keys_in(self, subset: Subset, moment: Moment) -> Keys:
+        """Return the keys of a subset, ascending; an item of several parts may stand more than once."""
+        base = np.empty(0, dtype=np.int64) if moment.base is None else moment.base.keys
+        fresh = moment.fresh_keys if subset.fresh is None else moment.fresh_keys[subset.fresh]
+        return np.sort(np.concatenate([base if subset.rows is None else base[subset.rows], fresh]))
+
+    def rows_of(self, keys: Sequence[int], live: Live) -> dict[int, Row]:
+        """Return the items of keys as they are answered; a key deleted meanwhile is left out."""
+        return self._cache.rows(live, keys)
+
+    def groups(self, column: str, moment: Moment) -> NDArray[np.int64]:
+        """Return a number for each distinct value of a column, beside `moment.live.keys`; -1 where it is null.
+
+        Raises:
+            UnknownName: a column that `items` lacks.
+        """
+        stamp = (moment.live.version, column)
+        with self._lock:
+            if stamp in self._groups:
+                return self._groups[stamp]
+        items = self.collection.items
+        if column not in items.schema.names:
+            known = [name for name in items.schema.names if name not in schema.RESERVED]
+            raise UnknownName.of("column", column, known, hint=f"columns: {', '.join(known)}")
+        rows = self._cache.table(moment.live, ["key", column]) or scan(items, ["key", column])
+        codes = rows[column].combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy().astype(np.int64)
+        keys = rows["key"].to_numpy()
+        order = np.argsort(keys)
+        ascending, found = keys[order], np.full(len(moment.live.keys), -1, dtype=np.int64)
+        here = member(moment.live.keys, ascending)
+        found[here] = codes[order][np.searchsorted(ascending, moment.live.keys[here])]
+        with self._lock:
+            self._groups[stamp] = found
+        return found
+
+    def keys_of(self, ids: Sequence[str]) -> Keys:
+        """Return the keys of those of the ids that are stored."""
+        found = self.collection.items.search().where(col("id").isin(list(ids))).select(["key"]).to_arrow()
+        keys: Keys = found["key"].to_numpy().astype(np.int64)
+        return keys
 
     def key_of(self, id: str) -> int:
         """Return the key of an item. Raises `UnknownName` where no item has this id."""
         found = self.collection.items.search().where(col("id") == lit(id)).select(["key"]).to_arrow()
         if not found.num_rows:
-            raise UnknownName(
-                f"no item has the id {id!r}", where=f"collection {self.collection.name}", hint="permafrost info"
-            )
+            self._no_item(id)
         return int(found["key"][0].as_py())
+
+    def _no_item(self, id: str) -> NoReturn:
+        items = self.collection.items
+        known = scan(items, ["id"])["id"].to_pylist() if items.count_rows() <= COMPARED_IDS else []
+        near = difflib.get_close_matches(id, known, n=3)
+        raise UnknownName(
+            f"no item has the id {id!r}",
+            where=f"collection {self.collection.name}",
+            hint=f"did you mean {' or '.join(map(repr, near))}?" if near else "permafrost search shows ids",
+        )
 
     def vector_of(self, id: str) -> FloatMatrix:
         """Return an item's stored vector, the mean where it has several parts, as (1, dim).
@@ -188,9 +242,9 @@ class View:
         Raises:
             UnknownName: it has none in this Space.
         """
-        key = self.key_of(id)
-        table = self.collection.vectors(self.space)
-        found = table.search().where(col("key") == lit(key)).select(["vector"]).to_arrow()
+        with reading(self.collection):
+            table = self.collection.vectors(self.space)
+            found = table.search().where(col("key") == lit(self.key_of(id))).select(["vector"]).to_arrow()
         if not found.num_rows:
             raise UnknownName(
                 f"item {id!r} has no vector in Space {self.space}",
@@ -202,6 +256,15 @@ class View:
         return mean if np.linalg.norm(mean) > 0 else vectors[:1]
 
 
+def _read(where: str | Mapping[str, Any] | None) -> tuple[filters.Filter | None, str]:
+    tree = None if where is None else filters.read(where)
+    # by its text, since 1, 1.0 and True are equal and do not pass the same columns
+    return tree, repr(tree)
+
+
+_read_text = lru_cache(maxsize=256)(_read)
+
+
 def matching_keys(items: Any, tree: filters.Filter) -> Keys:
     """Return the keys, ascending, of the rows of `items` that pass a filter."""
     test = filters.expression(tree, items.schema)
@@ -211,15 +274,6 @@ def matching_keys(items: Any, tree: filters.Filter) -> Keys:
 
 def _repeats(ascending: Keys) -> bool:
     return bool((ascending[1:] == ascending[:-1]).any())
-
-
-def member(keys: Keys, ascending: Keys) -> NDArray[np.bool_]:
-    """Return a mask (n,) of the `keys` that are among the `ascending` ones."""
-    if not len(ascending):
-        return np.zeros(len(keys), dtype=bool)
-    at = np.searchsorted(ascending, keys)
-    found: NDArray[np.bool_] = ascending[np.clip(at, 0, len(ascending) - 1)] == keys
-    return found
 
 
 def unit(vectors: FloatMatrix) -> FloatMatrix:

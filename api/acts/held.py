@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from threading import Lock
 from typing import Any, cast
 
@@ -16,6 +17,8 @@ from embedder.pool import DecodePool
 from embedder.records import FloatMatrix, Item
 from embedder.space import Space
 from embedder.together import load_encoders
+from index import examples, freshness
+from index.sampler import Sampler
 from index.store import Collection, Store
 from index.view import View
 
@@ -29,10 +32,14 @@ class Held:
         self._encoders: dict[str, Encoder] = {}
         self._checked: set[tuple[str, str]] = set()
         self._views: dict[tuple[str, str], View] = {}
+        self._opened: dict[tuple[str, str | None], tuple[Any, Collection, View]] = {}
+        self._folders: dict[str, freshness.Folder] = {}
         self._pool: DecodePool | None = None
+        self.sampler = Sampler(settings.recall_sample)
 
     def close(self) -> None:
-        """End the worker processes."""
+        """End the worker processes and the sampler."""
+        self.sampler.close()
         if self._pool is not None:
             self._pool.close()
             self._pool = None
@@ -78,6 +85,24 @@ class Held:
             self._checked.add(stamp)
         return encoder
 
+    def opened(self, name: str, selector: str | None) -> tuple[Collection, View]:
+        """Return a collection and the view of one of its Spaces, opened again only where its folder changed.
+
+        Raises:
+            UnknownName: there is no such store, collection or Space.
+        """
+        root = Path(self.settings.store).expanduser().resolve()
+        folder = self._folders.setdefault(name, freshness.Folder(root / name))
+        facts = root / "permafrost.json", root / name / "collection.json"
+        token = (folder.token(), *map(freshness.file_token, facts))
+        held = self._opened.get((name, selector))
+        if held is not None and None not in token and held[0] == token:
+            return held[1], held[2]
+        collection = self.collection(name)
+        view = self.view(collection, collection.space(selector))
+        self._opened[name, selector] = (token, collection, view)
+        return collection, view
+
     def view(self, collection: Collection, space: Space) -> View:
         with self._lock:
             stamp = (str(collection.path), space.fingerprint)
@@ -88,6 +113,10 @@ class Held:
     def query_vector(self, collection: Collection, space: Space, kind: str, value: Any) -> FloatMatrix:
         if kind == "vector":
             return as_vector(value)
+        if kind == "like":
+            return examples.of_items(self.view(collection, space), *value)
+        if kind == "id":
+            return self.view(collection, space).vector_of(str(value))
         encoder = self.encoder_of(collection, space)
         if kind == "text":
             return encoder.encode([str(value)], role="query")

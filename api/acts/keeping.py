@@ -57,7 +57,14 @@ class Keeping(Held):
             {**head, "stale": kept.reason(collection, f"{head['head']}@{head['version']}")}
             for head in saved.list_heads(collection)
         ]
-        return {**facts, "spaces": spaces, "heads": heads}
+        return {**facts, "spaces": spaces, "heads": heads, "recall": self._recall_of(name)}
+
+    def recall(self) -> dict[str, Any]:
+        """Return the live recall of indexes: `share`, the part of queries that is replayed, and `figures`."""
+        return {"share": self.sampler.share, "figures": self.sampler.figures()}
+
+    def _recall_of(self, name: str) -> list[dict[str, Any]]:
+        return [figure for figure in self.sampler.figures() if figure["collection"] == name]
 
     def verify(self, name: str, *, mend: bool = False, sample: int = 32, seed: int = 0) -> dict[str, Any]:
         """Check every row and file, and embed `sample` items of each Space again, drawn by `seed`.
@@ -138,7 +145,7 @@ class Keeping(Held):
         """Return one item's columns. Raises `UnknownName` where there is none."""
         from lancedb import col, lit
 
-        from index.search import visible
+        from index.rowcache import visible
 
         rows = self.collection(name).items.search().where(col("id") == lit(id)).to_arrow().to_pylist()
         if not rows:

@@ -12,12 +12,7 @@ from api.options import argument, option
 from api.pairs import pairs
 from embedder.errors import TooManyFailures, UsageError
 
-ADVICE = {
-    "decode": "decoding is the bottleneck: more --workers, where there are cores",
-    "tokenize": "reading and tokenising is the bottleneck; it takes one core",
-    "encode": "encoding is the bottleneck: a GPU or a smaller encoder helps most",
-    "write": "writing is the bottleneck: a faster disk for the store helps most",
-}
+DOING = {"decode": "decoding", "tokenize": "reading and tokenising", "encode": "encoding", "write": "writing"}
 
 
 def run(
@@ -126,4 +121,10 @@ def _counts(run: Mapping[str, Any], dry_run: bool) -> list[str]:
 def _speed(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     shares = show.percent(show.shares(run["stages"]))
     stage = "tokenize" if run["bottleneck"] == "decode" and not run["workers"] else run["bottleneck"]
-    return [("speed", f"{run['items_per_second']:,.1f} items/s: {shares}"), ("faster", ADVICE[stage])]
+    how = "found by measurement" if run["measured"] else "as it was set"
+    return [
+        ("speed", f"{run['items_per_second']:,.1f} items/s: {shares}"),
+        ("batch", f"{show.count(run['batch_size'])} {run['batch_of']}, {how}"),
+        ("slowest", f"{DOING[stage]} is the bottleneck"),
+        ("faster", run["advice"] or ""),
+    ]

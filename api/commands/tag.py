@@ -16,7 +16,7 @@ def run(
     name: Annotated[str | None, argument("[NAME]", "The tag. Without one all are listed.")] = None,
     delete: Annotated[bool, option("Forget the tag; what only it held leaves the disk.", "--delete")] = False,
 ) -> Result:
-    """Name a collection as it is now, so that it can be restored, or list the tags.
+    """Name a collection as it is now, to restore it later.
 
     A tag shares its files with the collection, and survives every clean-up.
     """

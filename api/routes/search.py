@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from api.envelope import Document
 from api.routes._context import Acts, CollectionName
-from api.schemas import SearchReply, SearchRequest, errors
+from api.schemas import DuplicatesReply, SearchReply, SearchRequest, errors
 from api.strict import StrictRoute
 
 router = APIRouter(prefix="/v1/collections", tags=["search"], route_class=StrictRoute)
@@ -14,9 +16,24 @@ router = APIRouter(prefix="/v1/collections", tags=["search"], route_class=Strict
 
 @router.post("/{collection}/search", responses={200: {"model": SearchReply}, **errors(404, 409, 413, 415, 422, 503)})
 def search_collection(collection: CollectionName, asked: SearchRequest, acts: Acts) -> Document:
-    """Find the nearest items; higher scores are nearer."""
-    found = acts.search(
-        collection, asked.query.opened(), k=asked.k, where=asked.filter, space=asked.space, exact=asked.exact,
-        columns=asked.include,
+    """Find the nearest items; higher scores are nearer. With `queries` the answers are under `results`, in order."""
+    queries = [query.opened() for query in asked.all()]
+    found = acts.search_many(
+        collection, queries, k=asked.most(), where=asked.filter, space=asked.space, exact=asked.exact,
+        hybrid=asked.hybrid, columns=asked.include, group_by=asked.group_by, diversity=asked.diversity,
+        unique=asked.unique, min_score=asked.min_score,
     )  # fmt: skip
-    return Document(found)
+    return Document(found if asked.queries else found["results"][0])
+
+
+@router.get("/{collection}/duplicates", responses={200: {"model": DuplicatesReply}, **errors(404, 409, 422, 503)})
+def find_duplicates(
+    collection: CollectionName,
+    acts: Acts,
+    threshold: Annotated[float, Query(gt=0, le=1, description="Least cosine of near-duplicates.")] = 0.97,
+    space: Annotated[str | None, Query(description="An alias, a fingerprint or an encoder's name.")] = None,
+    where: Annotated[str | None, Query(description="A filter, as SQL text.")] = None,
+    exact: Annotated[bool, Query(description="Compare every pair, whatever index there is.")] = False,
+) -> Document:
+    """Find items that are the same or nearly so; nothing is deleted."""
+    return Document(acts.duplicates(collection, threshold=threshold, space=space, where=where, exact=exact))

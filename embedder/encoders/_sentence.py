@@ -133,6 +133,11 @@ def _wrap(
         ids: list[int] = tokenizer(prompt[role] + text, truncation=True, max_length=limit)["input_ids"]
         return ids
 
+    def tokenize_all(texts: Sequence[str], role: Role) -> list[list[int]]:
+        given = [prompt[role] + text for text in texts]
+        ids: list[list[int]] = tokenizer(given, truncation=True, max_length=limit)["input_ids"]
+        return ids
+
     width = _wide_enough(name, width_of(chain, tokenize("dimension", "document"), str(name)), dimensions)
     space = describe(
         name, chosen, dim=dimensions or width, architecture=architecture,
@@ -142,7 +147,8 @@ def _wrap(
         provenance=provenance,
     )  # fmt: skip
     kept = replace(chain, dimensions=dimensions)
-    return Encoder(name, space, str(where), text=TextTower(tokenize, len, kept, CHARS_PER_TOKEN * limit))
+    text = TextTower(tokenize, len, kept, CHARS_PER_TOKEN * limit, tokenize_all=tokenize_all)
+    return Encoder(name, space, str(where), text=text)
 
 
 def _built(folder: Path, chosen: Settings) -> Any:

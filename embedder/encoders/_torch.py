@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -83,9 +84,12 @@ def frozen(module: Module, device: torch.device, dtype: str) -> Module:
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """Lists of (height, width, 3) uint8 arrays to one normalised batch (n, 3, height, width), float32.
+    """Lists of (height, width, 3) uint8 arrays, or of such tensors on the device, to one normalised batch.
 
-    Scaling and normalising repeat torchvision's `ToTensor` and `Normalize`, operation for operation.
+    The batch is (n, 3, height, width), float32.
+
+    Scaling and normalising repeat torchvision's `ToTensor` and `Normalize`, operation for operation, over rows of
+    pixels: `mean` and `std` are (3 * width,). Over three channels at a time they take four times as long.
     """
 
     mean: Tensor
@@ -94,8 +98,12 @@ class Pixels:
 
     def __call__(self, images: Sequence[Any]) -> tuple[Tensor]:
         """Return the batch."""
-        batch = torch.from_numpy(np.stack(images)).to(self.mean.device).permute(0, 3, 1, 2)
-        return (batch.to(torch.float32).div_(255).sub_(self.mean).div_(self.std),)
+        there = isinstance(images[0], Tensor)
+        batch = torch.stack(list(images)) if there else torch.from_numpy(np.stack(images)).to(self.mean.device)
+        n, height, width, channels = batch.shape
+        rows = batch.view(n, height, width * channels).to(torch.float32)
+        rows.div_(255).sub_(self.mean).div_(self.std)
+        return (rows.view(n, height, width, channels).permute(0, 3, 1, 2),)
 
 
 @dataclass(frozen=True)
@@ -149,11 +157,29 @@ class ImageForward:
         """Return features (n, dim) of a normalised batch."""
         return self.features(pixels.to(self.dtype))
 
+    def stage(self, images: Sequence[Any]) -> list[Any]:
+        """Copy pictures to the GPU through pinned memory, on a stream of their own; they are there on return."""
+        device = self.inputs.mean.device
+        stream = _copies(device)
+        with torch.cuda.stream(stream):
+            pinned = torch.from_numpy(np.stack(images)).pin_memory()
+            batch = pinned.to(device, non_blocking=True)
+        stream.synchronize()
+        return list(batch.unbind())
+
+
+@cache
+def _copies(device: torch.device) -> torch.cuda.Stream:
+    # one for each GPU: every stream keeps the memory that was allocated on it
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
 
 def image_forward(features: Features, transform: ImageTransform, device: torch.device, dtype: str) -> ImageForward:
     """Return the forward pass of these features over pictures made by `transform`."""
-    mean = torch.tensor(transform.mean, dtype=torch.float32, device=device).view(3, 1, 1)
-    std = torch.tensor(transform.std, dtype=torch.float32, device=device).view(3, 1, 1)
+    mean, std = (
+        torch.tensor(facts, dtype=torch.float32, device=device).repeat(transform.width)
+        for facts in (transform.mean, transform.std)
+    )
     return ImageForward(features, Pixels(mean, std), dtype_of(dtype))
 
 

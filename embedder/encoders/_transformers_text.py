@@ -123,12 +123,17 @@ def wrap(name: EncoderName, chosen: Settings, built: Built, tokenizer: Any, fact
     pooling = name.choice("pooling", default_pooling(name, built.model.config), POOLINGS)
     prompt, known = prompts(name), int(built.model.get_input_embeddings().num_embeddings)
 
-    def tokenize(text: str, role: Role) -> list[int]:
-        ids: list[int] = tokenizer(prompt[role] + text, truncation=True, max_length=limit)["input_ids"]
-        if max(ids, default=0) >= known:
+    def tokenize_all(texts: Sequence[str], role: Role) -> list[list[int]]:
+        given = [prompt[role] + text for text in texts]
+        rows: list[list[int]] = tokenizer(given, truncation=True, max_length=limit)["input_ids"]
+        highest = max((max(ids, default=0) for ids in rows), default=0)
+        if highest >= known:
             # on a GPU such a token would end the process
-            raise Undecodable(f"token {max(ids)} of {known} that the model has", stage="encode", reason="unknown_token")
-        return ids
+            raise Undecodable(f"token {highest} of {known} that the model has", stage="encode", reason="unknown_token")
+        return rows
+
+    def tokenize(text: str, role: Role) -> list[int]:
+        return tokenize_all([text], role)[0]
 
     example = tokenize("dimension", "document")
     last = _layers(built, example) - 1
@@ -142,7 +147,8 @@ def wrap(name: EncoderName, chosen: Settings, built: Built, tokenizer: Any, fact
         text={"max_length": limit, **facts, **{f"{role}_prompt": text for role, text in prompt.items()}},
         more=built.more, provenance=built.provenance,
     )  # fmt: skip
-    return Encoder(name, space, str(built.where), text=TextTower(tokenize, len, reader, CHARS_PER_TOKEN * limit))
+    text = TextTower(tokenize, len, reader, CHARS_PER_TOKEN * limit, tokenize_all=tokenize_all)
+    return Encoder(name, space, str(built.where), text=text)
 
 
 def default_pooling(name: EncoderName, config: Any) -> str:

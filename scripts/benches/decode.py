@@ -7,14 +7,15 @@ entropy of a camera's. All but the worker process run in this one, on one thread
 from __future__ import annotations
 
 import io
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import simplejpeg
-from benches.extract import photographs
 from benches.frame import Contender
+from benches.inputs import photographs
 from PIL import Image
 from torchvision import transforms
 
@@ -28,11 +29,11 @@ HALF = (0.5, 0.5, 0.5)
 OURS = ImageTransform(224, 224, 256, HALF, HALF, "bicubic", "crop")
 
 
-def contenders(work: Path, *, quick: bool) -> list[Contender]:
+def contenders(work: Path, options: Namespace) -> list[Contender]:
     """Make the pictures and return what decodes them."""
-    folder = photographs(work / "photographs", 16 if quick else 240)
+    folder = photographs(work / "photographs", 16 if options.quick else 240)
     small = [path.read_bytes() for path in sorted(folder.iterdir())]
-    large = [enlarged(data, seed) for seed, data in enumerate(small[: 2 if quick else 24])]
+    large = [enlarged(data, seed) for seed, data in enumerate(small[: 2 if options.quick else 24])]
     return kind("500 x 375", small) + kind("2000 x 1500", large)
 
 

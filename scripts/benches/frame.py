@@ -20,20 +20,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 Role = Literal["limit", "peer", "us"]
+FIGURES = ("items", "items_per_second", "wall_seconds", "cpu_seconds", "spread", "of_limit", "of_best_peer")
 
 
 @dataclass(frozen=True)
 class Contender:
     """One way to do the work. `run` does all of it once and returns how many items it did; `note` is shown as it is.
 
-    `scope` says which limit it is held against: contenders of one scope are compared with each other only.
+    Contenders of one `scope` are compared with each other only, and held against the limits that have their `group`,
+    or none. What cannot run here has no `run`, and a note that says why.
     """
 
     role: Role
     name: str
-    run: Callable[[], int]
+    run: Callable[[], int] | None
     scope: str = ""
     note: str = ""
+    group: str = ""
 
 
 @dataclass
@@ -47,21 +50,22 @@ class Timing:
 
     @property
     def rate(self) -> float:
-        """Items a second of wall time, in the median round."""
-        return self.items / statistics.median(self.wall)
+        """Items a second of wall time, in the median round; 0 for what did not run."""
+        return self.items / statistics.median(self.wall) if self.wall else 0.0
 
 
 def measure(contenders: Sequence[Contender], repeats: int) -> list[Timing]:
     """Run every contender once to warm up, then `repeats` interleaved rounds, each starting with another one."""
     timings = [Timing(c) for c in contenders]
-    for contender in contenders:
-        contender.run()
+    able = [(timing, timing.contender.run) for timing in timings if timing.contender.run is not None]
+    for _, run in able:
+        run()
     for turn in range(repeats):
-        first = turn % len(timings)
-        for timing in timings[first:] + timings[:first]:
+        first = turn % len(able)
+        for timing, run in able[first:] + able[:first]:
             gc.collect()
             cpu, wall = cpu_seconds(), time.perf_counter()
-            timing.items = timing.contender.run()
+            timing.items = run()
             timing.wall.append(time.perf_counter() - wall)
             timing.cpu.append(cpu_seconds() - cpu)
     return timings
@@ -83,16 +87,25 @@ def rows(timings: Sequence[Timing]) -> list[dict[str, Any]]:
 
 def _row(timing: Timing, same: Sequence[Timing]) -> dict[str, Any]:
     contender = timing.contender
-    limits = [t.rate for t in same if t.contender.role == "limit"]
-    peers = [t.rate for t in same if t.contender.role == "peer"]
+    if not timing.wall:
+        return {**dict.fromkeys(FIGURES), **_names(contender)}
+    groups = (contender.group, "") if contender.group else {t.contender.group for t in same}
+    limits = [t.rate for t in same if t.wall and t.contender.role == "limit" and t.contender.group in groups]
+    peers = [t.rate for t in same if t.wall and t.contender.role == "peer"]
     return {
-        "scope": contender.scope, "role": contender.role, "name": contender.name,
+        **_names(contender),
         "items": timing.items, "items_per_second": round(timing.rate, 2),
         "wall_seconds": round(statistics.median(timing.wall), 4),
         "cpu_seconds": round(statistics.median(timing.cpu), 4),
         "spread": round(max(timing.wall) / min(timing.wall), 3),
         "of_limit": round(timing.rate / min(limits), 3) if limits else None,
         "of_best_peer": round(timing.rate / max(peers), 3) if peers else None,
+    }  # fmt: skip
+
+
+def _names(contender: Contender) -> dict[str, str]:
+    return {
+        "scope": contender.scope, "role": contender.role, "name": contender.name, "group": contender.group,
         "note": contender.note,
     }  # fmt: skip
 
@@ -109,6 +122,9 @@ def table(title: str, unit: str, found: Sequence[dict[str, Any]]) -> str:
         if row["scope"] != scope:
             scope = row["scope"]
             lines += [f"  {scope}"] if scope else []
+        if row["items"] is None:
+            lines.append(f"  {row['role']:5} {row['name']:{width}} {'-':>10}  {row['note']}")
+            continue
         ratios = [f"{row[key]:.2f}" if row[key] is not None else "-" for key in ("of_limit", "of_best_peer")]
         lines.append(
             f"  {row['role']:5} {row['name']:{width}} {row['items_per_second']:>10,.1f} {ratios[0]:>8} {ratios[1]:>7}"
@@ -117,25 +133,27 @@ def table(title: str, unit: str, found: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def markdown(title: str, found: Sequence[dict[str, Any]]) -> str:
-    """Return the rows as a table of Markdown."""
-    lines = [
-        f"### {title}",
-        "",
-        "| | | a second | x limit | x peer | CPU s | |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    scope = None
-    for row in found:
-        if row["scope"] != scope:
-            scope = row["scope"]
-            lines += [f"| **{scope}** | | | | | | |"] if scope else []
-        ratios = [f"{row[key]:.2f}" if row[key] is not None else "" for key in ("of_limit", "of_best_peer")]
-        lines.append(
-            f"| {row['role']} | {row['name']} | {row['items_per_second']:,.1f} | {' | '.join(ratios)}"
-            f" | {row['cpu_seconds']:.3f} | {row['note']} |"
-        )
-    return "\n".join([*lines, ""])
+def markdown(found: Sequence[dict[str, Any]]) -> str:
+    """Return the rows as tables for a document, one for each scope."""
+    lines: list[str] = []
+    for scope in dict.fromkeys(row["scope"] for row in found):
+        lines += [
+            "",
+            f"{scope}:",
+            "",
+            "| | items/s | of the limit | of the best peer | cpu s |",
+            "|---|---|---|---|---|",
+        ]
+        for row in (row for row in found if row["scope"] == scope):
+            if row["items"] is None:
+                lines.append(f"| {row['role']}: {row['name']} | {row['note']} | | | |")
+                continue
+            ratios = [f"{row[key]:.2f}" if row[key] is not None else "" for key in ("of_limit", "of_best_peer")]
+            lines.append(
+                f"| {row['role']}: {row['name']} | {row['items_per_second']:,.1f} | {' | '.join(ratios)} "
+                f"| {row['cpu_seconds']:.2f} |"
+            )
+    return "\n".join(lines[1:])
 
 
 def machine(threads: int) -> dict[str, Any]:
@@ -156,6 +174,7 @@ def machine(threads: int) -> dict[str, Any]:
         "faiss-cpu",
         "hnswlib",
         "usearch",
+        "openvino",
     )
     return {
         "processor": model, "cores": os.cpu_count(), "threads": threads, "load": round(os.getloadavg()[0], 2),

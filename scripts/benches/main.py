@@ -33,14 +33,13 @@ def main() -> int:
         started = time.monotonic()
         bench = importlib.import_module(f"benches.{name}")
         with tempfile.TemporaryDirectory(prefix="permafrost-bench-") as work:
-            own = {"rows": options.rows, "store": options.store} if name == "search" else {}
-            contenders = sorted(bench.contenders(Path(work), quick=options.quick, **own), key=lambda c: c.scope)
+            contenders = sorted(bench.contenders(Path(work), options), key=lambda c: c.scope)
             found = frame.rows(frame.measure(contenders, options.repeats))
         result["tables"][name] = found
         print(f"\n{frame.table(TABLES[name], bench.UNIT, found)}")
         print(f"  median of {options.repeats} interleaved rounds, {time.monotonic() - started:.0f} s in all")
     if options.markdown:
-        text = "\n".join(frame.markdown(TABLES[name], bench_rows) for name, bench_rows in result["tables"].items())
+        text = "\n".join(f"## {TABLES[name]}\n\n{frame.markdown(rows)}\n" for name, rows in result["tables"].items())
         options.markdown.write_text(text, encoding="utf-8")
         print(f"\nwritten: {options.markdown}")
     if options.json:
@@ -56,14 +55,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="small inputs, one round: does it run? (no figures to keep)"
     )
-    parser.add_argument("--repeats", type=int, help="interleaved rounds (default 5, or 1 with --quick)")
+    parser.add_argument("--repeats", type=int, help="interleaved rounds (default 3, or 1 with --quick)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of every contender")
+    parser.add_argument("--only", help="extract: lite0, vit or minilm alone")
+    parser.add_argument("--items", type=int, help="extract: pictures or texts in each scope (default by device)")
+    parser.add_argument("--device", help="extract: cpu, cuda or cuda:N (default: a GPU where there is one)")
     parser.add_argument("--rows", type=int, help="search: how many vectors (default 50,000; to 1,000,000)")
     parser.add_argument("--store", type=Path, help="search: real vectors instead, of STORE/COLLECTION")
     parser.add_argument("--markdown", type=Path, help="write the tables to this file too")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args()
-    options.repeats = options.repeats or (1 if options.quick else 5)
+    options.repeats = options.repeats or (1 if options.quick else 3)
     return options
 
 

@@ -6,6 +6,7 @@ reached. A limit of one product has the scores of all rows and sorts none.
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,11 @@ PARTS = {"10 %": 100, "1 %": 10, "0.1 %": 1}
 Answers = Callable[[FloatMatrix], NDArray[np.int64]]
 
 
-def contenders(work: Path, *, quick: bool, rows: int | None = None, store: Path | None = None) -> list[Contender]:
+def contenders(work: Path, options: Namespace) -> list[Contender]:
     """Fill a store and what is compared with it with the same vectors, and return what searches them."""
-    asked = 20 if quick else 100
-    base, queries = (
-        vectors.stored(store, asked) if store else vectors.planted(rows or (3_000 if quick else 50_000), asked)
-    )
+    asked = 20 if options.quick else 100
+    rows = options.rows or (3_000 if options.quick else 50_000)
+    base, queries = vectors.stored(options.store, asked) if options.store else vectors.planted(rows, asked)
     truth = best(queries @ base.T)
     collection = vectors.filled(work, base)
     ours = {kind: vectors.indexed(work, collection, kind, RECALL) for kind in KINDS}

@@ -7,6 +7,7 @@ ingest and reading (20 fragments), 200,000 items for the resume check and for op
 from __future__ import annotations
 
 import itertools
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ from index import build, derived, schema
 from index.arriving import Ready, upsert_columns
 from index.changes import unchanged
 from index.known import Known
+from index.live import Live
 from index.selection import windows
 from index.store import Collection, Store
-from index.view import Live
 
 UNIT = "rows"
 DIM, FRAGMENTS, CALL = 384, 20, 50_000
@@ -33,9 +34,10 @@ SPACE = Space("hashing:384", DIM, ("text",), {"architecture": "synthetic", "dtyp
 NARROW = Space("hashing:8", 8, ("text",), {"architecture": "synthetic", "dtype": "float32", "normalize": False})
 
 
-def contenders(work: Path, *, quick: bool) -> list[Contender]:
+def contenders(work: Path, options: Namespace) -> list[Contender]:
     """Fill what is read, and return what writes, checks, opens and reads."""
-    count, many = (2_000, 5_000) if quick else (20_000, 200_000)
+    count, many = (2_000, 5_000) if options.quick else (20_000, 200_000)
+    count = options.rows or count
     rows = np.random.default_rng(0).standard_normal((count, DIM)).astype(np.float32)
     return [*writers(work, rows), *checks(work, many), *readers(work, rows)]
 

@@ -17,7 +17,7 @@ PICTURES = len(COLOURS) * PER_COLOUR
 KEYS = {
     "embed": {
         "run", "space", "found", "embedded", "unchanged", "failed", "failures", "seconds", "items_per_second", "stages",
-        "bottleneck",
+        "bottleneck", "advice", "batch_size", "batch_of", "measured",
     },
     "search": {"collection", "space", "exact", "index", "took_ms", "hits", "metric"},
     "index": {"index", "kind", "recall_at_10", "p50_ms", "bytes", "build_seconds", "considered"},
@@ -36,6 +36,7 @@ def test_embed_tells_what_became_of_every_item_and_does_nothing_twice(run: Run, 
     first = embed(run, tmp_path / "s", *words)
     assert first.code == 0
     assert first.json.keys() >= KEYS["embed"]
+    assert (first.json["batch_of"], first.json["measured"], first.json["advice"]) == ("tokens", False, None)
     assert (first.json["found"], first.json["embedded"], first.json["dim"]) == (NOTES, NOTES, 64)
     again = embed(run, tmp_path / "s", *words)
     assert (again.json["embedded"], again.json["unchanged"], again.json["bottleneck"]) == (0, NOTES, None)
@@ -50,6 +51,7 @@ def test_embed_for_people_says_space_speed_and_bottleneck(run: Run, sources: Pat
     assert f"{space.short}  192-d  pixels:8" in said.out
     assert "items/s: " in said.out
     assert "is the bottleneck" in said.out
+    assert "  batch    8 pictures, as it was set" in said.out.splitlines()
     assert all(len(line) <= 80 for line in said.out.splitlines() if "see" not in line)
     assert f"embed {PICTURES}/{PICTURES}" in said.err.splitlines()[-1]
     assert "\r" not in said.err

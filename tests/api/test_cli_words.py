@@ -21,8 +21,8 @@ print(",".join(name for name in sys.argv[1].split(",") if name in sys.modules), 
 sys.exit(code)
 """
 VERBS = {
-    "classify", "delete", "doctor", "embed", "encoders", "export", "import", "index", "info", "label", "ls", "reembed",
-    "search", "serve", "train", "verify",
+    "alias", "backup", "classify", "delete", "doctor", "duplicates", "embed", "encoders", "export", "import", "index",
+    "info", "label", "ls", "reembed", "restore", "search", "serve", "tag", "train", "vacuum", "verify",
 }  # fmt: skip
 
 

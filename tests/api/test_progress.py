@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from api.progress import Progress, Speed, progress_line
-from embedder.extract import Stages
+from embedder.stages import Stages
 from index.ingest import Run
 
 
@@ -25,17 +25,22 @@ def test_speed_is_the_median_of_the_last_minute() -> None:
 
 
 def test_a_line_says_how_far_how_fast_and_what_holds_it_up() -> None:
-    run = Run("r", embedded=3000, failed=100, pending=600, total=7390, stages=Stages(wait=1, encode=2, write=1))
-    assert progress_line(run, 100.0, None) == "embed 3700/7390 50% 100/s eta 37s | encode 50% decode 25% write 25%"
+    stages = Stages(read=1, decode=3, wait=4, encode=10, write=2)
+    run = Run("r", embedded=3000, failed=100, pending=600, total=7390, stages=stages)
+    assert (
+        progress_line(run, 100.0, None) == "embed 3700/7390 50% 100/s eta 37s | encode 62% decode 19% write 12% read 6%"
+    )
     assert progress_line(run, 100.0, 4000).startswith("embed 3700/4000 92% 100/s eta 3s")
     assert progress_line(Run("r", embedded=5), 2.5, None) == "embed 5 2.5/s"
     assert progress_line(Run("r", total=9_999_999, embedded=1), 1405, None).split(" | ")[0].endswith("eta 1h58m")
 
 
 def test_the_longest_line_fits_a_terminal() -> None:
-    stages = Stages(wait=1, encode=3, write=1)
+    stages = Stages(read=2, decode=10, wait=12, encode=77, write=11)
     line = progress_line(Run("r", embedded=1_234_567, total=9_999_999, stages=stages), 12345.0, None)
-    assert len(line) <= 80
+    assert 70 <= len(line) <= 80
+    assert "encode 77%" in line
+    assert line.endswith("%")
 
 
 def test_a_log_gets_a_line_first_then_every_half_minute_then_the_last() -> None:

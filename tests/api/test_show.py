@@ -62,8 +62,10 @@ def test_counts_agree_with_their_noun() -> None:
 
 def test_the_bottleneck_comes_first_and_shares_add_up() -> None:
     shares = show.shares({"read": 9.0, "decode": 9.0, "wait": 1.0, "encode": 3.0, "write": 0.0})
-    assert shares == [("encode", 0.75), ("decode", 0.25), ("write", 0.0)]
-    assert show.shares({"wait": 0.0, "encode": 0.0, "write": 0.0}) == []
+    assert shares == [("encode", 0.75), ("read", 0.125), ("decode", 0.125), ("write", 0.0)]
+    unread = show.shares({"read": 0.0, "decode": 0.0, "wait": 1.0, "encode": 0.0, "write": 1.0})
+    assert dict(unread) == {"read": 0.0, "decode": 0.5, "encode": 0.0, "write": 0.5}
+    assert show.shares(dict.fromkeys(("read", "decode", "wait", "encode", "write"), 0.0)) == []
 
 
 def test_fields_quote_texts_with_blanks() -> None:

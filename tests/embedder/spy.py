@@ -10,10 +10,10 @@ import numpy as np
 
 from embedder import extract
 from embedder.encoder import Encoder, ImageTower, TextTower
-from embedder.extract import Stages
 from embedder.naming import EncoderName
 from embedder.records import Decoded, Failure, Item, Medium, Vectors
 from embedder.space import Space
+from embedder.stages import Stages
 from embedder.transform import ImageTransform
 from tests.embedder.sources import png
 

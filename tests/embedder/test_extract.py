@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from embedder import extract
 from embedder.encoder import Encoder, TextTower
 from embedder.errors import UsageError
-from embedder.extract import Stages
 from embedder.pool import DecodePool
 from embedder.records import Item, Vectors
 from embedder.space import Space
+from embedder.stages import Stages
 from tests.embedder.spy import (
     DIM,
     TRANSFORM,
@@ -70,7 +70,7 @@ def test_the_longest_texts_of_a_window_come_first(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(extract, "WINDOW", 4)
     spy = Spy()
     spy.run(text_items("a a", "b", "c c c", "d", "e", "f f f f f", "g g"), batch_size=2)
-    assert [[len(words) for words in call] for call in spy.calls] == [[3, 2], [1, 1], [5, 2], [1]]
+    assert [[len(words) for words in call] for call in spy.calls] == [[3, 2], [1, 1], [5], [2, 1]]
 
 
 def test_a_text_that_the_tokenizer_refuses_is_one_failure() -> None:
@@ -103,7 +103,7 @@ def test_little_padding_and_never_more_tokens_than_the_budget(device: str, budge
     true = sum(len(words) for call in spy.calls for words in call)
     assert sum(spy.sizes) == n
     assert max(computed) <= budget
-    assert sum(computed) / true <= 1.1
+    assert sum(computed) / true <= {"cpu": 1.006, "cuda:0": 1.06}[device]
 
 
 def test_a_text_over_the_budget_goes_alone_and_a_batch_size_is_kept() -> None:
@@ -121,7 +121,7 @@ def counted(items: Iterable[Item], seen: list[int]) -> Iterator[Item]:
         yield item
 
 
-def test_a_window_is_as_far_as_texts_are_read_ahead() -> None:
+def test_two_windows_are_as_far_as_texts_are_read_ahead() -> None:
     n, seen, out = 100_000, [0], 0
     spy = Spy(lambda prepared: np.ones((len(prepared), DIM)))
     items = (Item(str(i), "text", "t", text=f"w{i}") for i in range(n))
@@ -129,7 +129,7 @@ def test_a_window_is_as_far_as_texts_are_read_ahead() -> None:
         counted(items, seen), spy.encoder, "text", pool=None, batch_size=None, stages=Stages()
     ):
         assert isinstance(found, Vectors)
-        assert seen[0] - out <= extract.WINDOW
+        assert seen[0] - out <= 2 * extract.WINDOW
         out += len(found.decoded)
         spy.calls.clear()
     assert out == seen[0] == n
@@ -138,12 +138,12 @@ def test_a_window_is_as_far_as_texts_are_read_ahead() -> None:
 def test_nothing_is_read_before_it_is_asked_for_nor_after() -> None:
     seen = [0]
     stream = extract.extract(
-        counted(text_items(*"abc" * 5000), seen), Spy().encoder, "text", pool=None, batch_size=None, stages=Stages()
+        counted(text_items(*"abc" * 10_000), seen), Spy().encoder, "text", pool=None, batch_size=None, stages=Stages()
     )
     assert seen == [0]
     next(stream)
     stream.close()
-    assert seen == [extract.WINDOW]
+    assert seen == [2 * extract.WINDOW]
 
 
 def test_long_texts_make_the_window_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_long_texts_make_the_window_shorter(monkeypatch: pytest.MonkeyPatch) -> 
     items = counted(text_items(*(f"{n} " + "x " * 500 for n in range(100))), seen)
     stream = extract.extract(items, Spy().encoder, "text", pool=None, batch_size=None, stages=Stages())
     first = next(stream)
-    assert seen == [10]
+    assert seen == [20]
     assert len(split([first, *stream])[0]) == 100
 
 

@@ -268,3 +268,22 @@ def test_openvino_is_imported_without_its_telemetry() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
+
+
+def test_what_auto_would_try_is_known_before_it_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = load_encoders(["hashing:8"])[0]
+    assert runtime.others(encoder, "text") == ()
+
+    class Plain:
+        inputs = None
+
+        def network(self, *tensors: object) -> None: ...
+
+        def __call__(self, prepared: object) -> None: ...
+
+    assert encoder.text is not None
+    stepped = replace(encoder, text=replace(encoder.text, forward=Plain()))  # type: ignore[arg-type]
+    monkeypatch.setattr(runtime, "_installed", lambda kind: kind == "openvino")
+    assert runtime.others(stepped, "text") == ("openvino",)
+    assert runtime.others(replace(stepped, runtime="onnx"), "text") == ()
+    assert runtime.others(replace(stepped, device="cuda:0"), "text") == ()

@@ -144,7 +144,8 @@ def test_an_approximate_index_answers_k_items_where_there_are_k(tmp_path: Path) 
     collection = filled(tmp_path, texts)
     build.build(collection, cutting().space, kind="faiss_hnsw", recall=0.0)
     answer = search(view(collection), planted_vector("same words come again")[None], k=31)[0]
-    assert answer.index == "faiss_hnsw"
+    # the graph had too few items among its parts, so every vector was scored, and the answer says so
+    assert (answer.index, answer.exact) == ("flat", True)
     assert sorted(hit.id for hit in answer.hits) == sorted(texts)
 
 

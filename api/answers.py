@@ -1,0 +1,95 @@
+"""What the Python door gives back: dictionaries with attributes, and hits and predictions that print as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from api import show
+
+
+class Record(dict[str, Any]):
+    """A result as a dictionary whose keys can be read as attributes too."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"{name!r} is not among {', '.join(self)}") from None
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One neighbour; higher scores are nearer."""
+
+    id: str
+    score: float
+    item: Mapping[str, Any]
+
+
+class Hits(Sequence[Hit]):
+    """Neighbours, nearest first. `ids` (n,), `scores` (n,) float64 and `items`; prints as a table."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.document = Record(document)
+        self._hits = [Hit(hit["id"], hit["score"], hit["item"]) for hit in document["hits"]]
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the hits."""
+        return [hit.id for hit in self._hits]
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """The scores, (n,) float64."""
+        return np.array([hit.score for hit in self._hits], dtype=np.float64)
+
+    @property
+    def items(self) -> list[Mapping[str, Any]]:
+        """The columns of the hits."""
+        return [hit.item for hit in self._hits]
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._hits[at]
+
+    def __len__(self) -> int:
+        return len(self._hits)
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self._hits)
+
+    def __repr__(self) -> str:
+        rows = [
+            [f"{hit.score:.4f}", show.safe(hit.id), show.fields(hit.item, without=("source",))] for hit in self._hits
+        ]
+        return "\n".join(show.cut(line, 120) for line in show.aligned([["score", "id", ""], *rows]))
+
+
+class Predictions(Sequence[Record]):
+    """What a head says, in the order of the inputs: `label`, `probabilities`. `labels` has the labels alone."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.document = Record(document)
+        self._results = [Record(one) for one in document["results"]]
+
+    @property
+    def labels(self) -> list[str]:
+        """The most probable label of each input."""
+        return [one["label"] for one in self._results]
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._results[at]
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __repr__(self) -> str:
+        rows = [
+            [show.safe(r["input"]), show.safe(r["label"]), f"{r['probabilities'][r['label']]:.3f}"]
+            for r in self._results
+        ]
+        return "\n".join(show.aligned([["input", "label", "p"], *rows]))
