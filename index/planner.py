@@ -33,7 +33,8 @@ class Subset:
     """What a filter leaves of one moment.
 
     `mask` (n,) and `rows` are the allowed rows of the index's matrix, None where all are; `fresh` those of the rows
-    that are in no index. `gathered` holds the vectors of `rows` together, once they were scanned.
+    that are in no index. `gathered` holds the vectors of `rows` together, once they were scanned. Without a filter
+    (`filtered` False) only deleted rows are left out.
     """
 
     mask: NDArray[np.bool_] | None
@@ -41,6 +42,7 @@ class Subset:
     fresh: Positions | None
     searched: int
     share: float
+    filtered: bool = True
     gathered: FloatMatrix | None = field(default=None, repr=False)
 
     @classmethod
@@ -52,7 +54,8 @@ class Subset:
         late = None if fresh is None else np.flatnonzero(fresh)
         searched = count + (len(moment.fresh_keys) if late is None else len(late))
         rows = None if whole else np.flatnonzero(mask)
-        return cls(None if whole else mask, rows, late, searched, count / len(mask) if len(mask) else 1.0)
+        share = count / len(mask) if len(mask) else 1.0
+        return cls(None if whole else mask, rows, late, searched, share, filtered=wanted is not None)
 
     def gather(self, matrix: FloatMatrix) -> None:
         """Put the vectors of the subset together, where they are few enough to be held."""
@@ -128,7 +131,7 @@ class Plan:
 def plan(moment: Moment, subset: Subset, *, exact: bool, fallback: str | None = None) -> Plan:
     """Choose how to search: exactly where that was asked, is cheaper, or where the index is not to be trusted."""
     base = moment.base
-    if base is None or exact or base.kind.EXACT or subset.share < min_selectivity(base):
+    if base is None or exact or base.kind.EXACT or subset.share < least_share(base, subset):
         chosen = Plan(moment, subset, None, "flat")
     elif fallback is not None:
         chosen = Plan(moment, subset, None, "flat", fallback)
@@ -142,6 +145,14 @@ def plan(moment: Moment, subset: Subset, *, exact: bool, fallback: str | None = 
 def min_selectivity(base: Loaded) -> float:
     """Return the share of allowed rows under which a scan is better: as measured at the build, or as the kind says."""
     return float(base.manifest.get("min_selectivity", base.kind.MIN_SELECTIVITY))
+
+
+def least_share(base: Loaded, subset: Subset) -> float:
+    """Return under which share of rows this subset is scanned.
+
+    What was measured is for filters. A few deleted rows must not turn every query into a scan of all others.
+    """
+    return min_selectivity(base) if subset.filtered else base.kind.MIN_SELECTIVITY
 
 
 def _exactly(base: Loaded) -> Engine:

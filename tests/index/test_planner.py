@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from embedder.records import FloatMatrix
-from index import build, commit, derived, planner
+from index import build, commit, derived, measure, planner
 from index.search import search
 from index.view import View
 from tests.index import filtered
-from tests.index.tools import planted_vector
+from tests.index.tools import filled, planted_vector
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,10 @@ def test_a_filter_that_follows_the_clusters_empties_no_answer(
     assert unguarded["correlated", 0.5].recall < 0.95, "the filter is too easy to show anything"
 
 
-def test_the_answer_says_how_and_how_much_was_searched(stored: tuple[View, FloatMatrix]) -> None:
+def test_the_answer_says_how_and_how_much_was_searched(
+    stored: tuple[View, FloatMatrix], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "min_selectivity", lambda *_: 0.5)
     here, rows = stored
     build.build(here.collection, here.space, kind="faiss_hnsw")
     wide = search(here, rows[:1], where="random < 9000")[0]
@@ -56,6 +61,17 @@ def test_the_threshold_measured_at_the_build_comes_before_the_kinds_own(stored: 
     assert planner.min_selectivity(unmeasured) == base.kind.MIN_SELECTIVITY
     measured = derived.Loaded(**{**vars(base), "manifest": {**base.manifest, "min_selectivity": 0.123}})
     assert planner.min_selectivity(measured) == 0.123
+
+
+def test_deleted_rows_do_not_make_a_scan_of_every_query(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "min_selectivity", lambda *_: 1.0)
+    collection = filled(tmp_path, 200, columns={f"i{k:04d}": {"g": k} for k in range(200)}, types={"g": "int"})
+    build.build(collection, collection.space(), kind="faiss_hnsw")
+    commit.delete_ids(collection, ["i0007"])
+    here = View(collection, collection.space())
+    plain = search(here, planted_vector("query")[None])[0]
+    assert (plain.index, plain.exact, plain.searched) == ("faiss_hnsw", False, 199)
+    assert search(here, planted_vector("query")[None], where="g >= 0")[0].exact
 
 
 class Leaking:
