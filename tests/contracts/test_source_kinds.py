@@ -18,10 +18,11 @@ import pytest
 
 from embedder import kinds
 from embedder.encoder import load_encoder
+from embedder.extract import extract
 from embedder.pool import DecodePool
 from embedder.records import MEDIA, Failure, Item, Vectors
 from embedder.sourcing import Source, open_source
-from embedder.stages import Stages, extract
+from embedder.stages import Stages
 
 Build = Callable[[Path, Sequence[str], bool], str]
 PACKAGE = "embedder.sources"

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from embedder.chunking import Chunking, Splitter, with_chunk
 from embedder.encoder import Encoder, load_encoder
 from embedder.errors import UsageError
+from embedder.extract import extract
 from embedder.naming import EncoderName
 from embedder.records import Failure, FloatMatrix, Item, Vectors
-from embedder.stages import Stages, extract
+from embedder.stages import Stages
 
 TEXTS = st.text(st.sampled_from("ab,.é漢 \n\t\u3000"), min_size=1, max_size=300).filter(lambda t: not t.isspace())
 PAIRS = st.tuples(st.integers(5, 30), st.integers(0, 15)).filter(lambda pair: 2 * pair[1] <= pair[0])

@@ -21,9 +21,10 @@ from embedder.encoder import Encoder, load_encoder
 from embedder.encoders import openai
 from embedder.encoders._openai_client import retry_after
 from embedder.errors import EncoderError, PermafrostError, SpaceMismatch, Undecodable, UnknownName, UsageError
+from embedder.extract import extract
 from embedder.records import Failure, Item, Vectors
 from embedder.remote import Endpoint
-from embedder.stages import Stages, extract
+from embedder.stages import Stages
 from tests.endpoint import DIM, KEY, Fake, Odd, running, vectors
 
 TEXTS = ("frost", "a red boat on the sea", "ünïcode — 数字 42", "!", "frost again, and again")

@@ -15,12 +15,13 @@ import pytest
 from embedder import addresses
 from embedder.encoder import load_encoder
 from embedder.errors import NothingToDo, Undecodable, UsageError
+from embedder.extract import extract
 from embedder.fetching import fetched
 from embedder.pool import DecodePool
 from embedder.reading import MAX_BYTES
 from embedder.records import Failure, Item, Vectors
 from embedder.sourcing import open_source
-from embedder.stages import Stages, extract
+from embedder.stages import Stages
 from tests.embedder.sources import items, one_failure, png
 from tests.embedder.test_sources_table import write
 from tests.embedder.test_sources_webdataset import picture, tar
