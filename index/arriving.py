@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from embedder.records import Decoded, FloatMatrix, Item, Medium
 from embedder.space import Space
 from index import commit, ledger, schema
-from index.checksums import GAMMA, mixed, multipliers, vector_sums
+from index.checksums import GAMMA, Sums, mixed, multipliers, vector_sums
 from index.known import NONE, Facts, Known, Mask, Rows, digest_of
 from index.store import Collection
 
@@ -107,10 +107,11 @@ def upsert_columns(
     if ready.vectors.shape == (len(ready.ids), space.dim) and len(set(ready.ids)) == len(ready.ids):
         vectors, bad = _judged(space, ready.vectors, normalize=normalize)
         if not bad:
-            columns = _columns(ready, vectors)
+            sums = vector_sums(vectors)
+            columns = _columns(ready, sums)
             with ledger.committing(collection):
                 if commit.are_new(collection, known, ready.ids):
-                    commit.write_new(collection, space, known, columns, vectors)
+                    commit.write_new(collection, space, known, columns, vectors, sums)
                     return Inserted(ready.ids)
     return upsert(collection, space, known, ready.arrivals(), normalize=normalize)
 
@@ -153,23 +154,27 @@ def vectors_hashes(array: FloatMatrix, counts: Sequence[int]) -> list[str]:
     It is made of the 64 bits of `vector_sums` of its parts, and no cryptographic hash: that two vectors of one id are
     the same is decided by comparing them.
     """
+    return _names(vector_sums(array), counts)
+
+
+def _names(sums: Sums, counts: Sequence[int]) -> list[str]:
     sizes = np.asarray(counts, dtype=np.int64)
     starts = np.cumsum(sizes) - sizes
-    places = np.arange(len(array)) - np.repeat(starts, sizes)
+    places = np.arange(len(sums)) - np.repeat(starts, sizes)
     by = multipliers(int(sizes.max(initial=0)))
-    total = np.add.reduceat(vector_sums(array) * by[places], starts) if len(array) else np.empty(0, dtype=np.uint64)
+    total = np.add.reduceat(sums * by[places], starts) if len(sums) else np.empty(0, dtype=np.uint64)
     words = mixed(total[:, None] + np.arange(1, 5, dtype=np.uint64) * GAMMA)
     text = words.astype("<u8").tobytes().hex()
     return [text[at : at + 64] for at in range(0, len(text), 64)]
 
 
-def _columns(ready: Ready, vectors: FloatMatrix) -> dict[str, Any]:
+def _columns(ready: Ready, sums: Sums) -> dict[str, Any]:
     count, texts = len(ready.ids), ready.texts
     data = [text.encode() for text in texts or ()]
     return {
         **ready.columns, "id": ready.ids, "source": [ready.source] * count, "text": texts or [None] * count,
         "media_type": [MEDIA_TYPES[ready.medium]] * count, "size": [len(one) for one in data] or [None] * count,
-        "content_hash": [hashlib.sha256(one).hexdigest() for one in data] or vectors_hashes(vectors, [1] * count),
+        "content_hash": [hashlib.sha256(one).hexdigest() for one in data] or _names(sums, [1] * count),
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ A difference that lies in one lane, as any flipped bit does, always changes the 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -32,14 +33,23 @@ BLOCK = 1 << 20
 Sums = NDArray[np.uint64]
 
 
-def row_sums(rows: Any) -> NDArray[np.int64]:
-    """Return the sum (n,) of each row of an Arrow table; its column `row_crc` has no part in it."""
+def row_sums(rows: Any, made: Mapping[str, Sums] | None = None) -> NDArray[np.int64]:
+    """Return the sum (n,) of each row of an Arrow table; its column `row_crc` has no part in it.
+
+    Args:
+        made: the sums (n,) of the values of columns for which they were made before.
+    """
     total = np.zeros(rows.num_rows, dtype=np.uint64)
     for name in rows.column_names:
         if name != SUM and rows.num_rows:
-            parts = [_values(chunk) for chunk in rows[name].chunks if len(chunk)]
-            total += factor(name) * (parts[0] if len(parts) == 1 else np.concatenate(parts))
+            total += factor(name) * (made[name] if made and name in made else value_sums(rows[name]))
     return total.view(np.int64)
+
+
+def value_sums(column: Any) -> Sums:
+    """Return the sum (n,) of each value of a column of a table."""
+    parts = [_values(chunk) for chunk in column.chunks if len(chunk)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def vector_sums(array: FloatMatrix) -> Sums:

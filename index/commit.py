@@ -24,6 +24,7 @@ from embedder.errors import Damaged, PermafrostError, UnknownName, UsageError
 from embedder.records import Decoded, FloatMatrix, Item, Keys
 from embedder.space import Space
 from index import files, ledger, schema
+from index.checksums import Sums
 from index.edits import Edits
 from index.known import Known, Mask, Picture, digest_of, packed
 from index.store import Collection
@@ -118,16 +119,21 @@ def are_new(collection: Collection, known: Known, ids: Sequence[str]) -> bool:
 
 
 def write_new(
-    collection: Collection, space: Space, known: Known, columns: Mapping[str, Any], array: FloatMatrix
+    collection: Collection, space: Space, known: Known, columns: Mapping[str, Any], array: FloatMatrix, sums: Sums
 ) -> None:
-    """Store items that are not here yet, given as columns of `items` with a vector each, under the commit lock."""
+    """Store items that are not here yet, given as columns of `items` with a vector each, under the commit lock.
+
+    `sums` are the `vector_sums` of the vectors.
+    """
     ids = columns["id"]
     first = reserve_keys(collection, len(ids))
     keys = np.arange(first, first + len(ids))
     rows = schema.item_columns(collection.items.schema, {**columns, "key": keys}, len(ids))
     _merge(collection, known.picture, rows, new=True)
     table = collection.vectors(space)
-    rows = schema.vector_table(table.schema, keys, np.zeros(len(ids)), rows["id"], rows["content_hash"], array)
+    rows = schema.vector_table(
+        table.schema, keys, np.zeros(len(ids)), rows["id"], rows["content_hash"], array, {"vector": sums}
+    )
     files.checkpoint("vectors")
     table.add(rows)
     known.embedded.add(keys)

@@ -81,10 +81,11 @@ def vector_table(
     ids: Any,
     hashes: Any,
     array: FloatMatrix,
+    made: Mapping[str, Any] | None = None,
 ) -> Any:
     """Return the Arrow rows of one batch, each with its checksum; `parts` counts the vectors of one item from 0.
 
-    Each of the four columns is a list, or an array of NumPy or Arrow.
+    Each of the four columns is a list, or an array of NumPy or Arrow; `made` are sums of `row_sums`.
     """
     flat = pa.array(np.ascontiguousarray(array, dtype=np.float32).reshape(-1))
     columns = {
@@ -92,7 +93,7 @@ def vector_table(
         "content_hash": _arrow(hashes, pa.string()),
         "vector": pa.FixedSizeListArray.from_arrays(flat, array.shape[1]),
     }  # fmt: skip
-    return _summed(columns, schema)
+    return _summed(columns, schema, made)
 
 
 def sound(rows: Any) -> Any:
@@ -116,8 +117,8 @@ def _arrow(values: Any, kind: Any) -> Any:
     return values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(values, kind)
 
 
-def _summed(arrays: Mapping[str, Any], schema: Any) -> Any:
-    sums = pa.array(row_sums(pa.table(arrays)), pa.int64())
+def _summed(arrays: Mapping[str, Any], schema: Any, made: Mapping[str, Any] | None = None) -> Any:
+    sums = pa.array(row_sums(pa.table(arrays), made), pa.int64())
     return pa.table({name: sums if name == SUM else arrays[name] for name in schema.names}, schema=schema)
 
 
