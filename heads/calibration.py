@@ -1,7 +1,8 @@
 """Calibration: probabilities that mean what they say, from predictions on rows that the head did not see.
 
-Temperature: softmax(z/T), T minimising the NLL (Guo et al. 2017, arXiv:1706.04599). Vector: softmax(a∘z + b). Logits
-are the logs of the probabilities, which softmax cannot tell from the head's own. Which one is chosen by cross-fitted
+Temperature: softmax(z/T), T minimising the NLL (Guo et al. 2017, arXiv:1706.04599). Vector: softmax(a∘z + b). z are the
+logs of the probabilities, which a temperature cannot tell from the head's own logits; vector scaling of them is
+Dirichlet calibration with a diagonal matrix (Kull et al. 2019, arXiv:1910.12656). Which one is chosen by cross-fitted
 NLL: every row is scored under parameters that were fitted to the rows of other units.
 """
 

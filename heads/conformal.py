@@ -1,7 +1,7 @@
 """Prediction sets: every class that is at least as likely as calibration asks, so that the true one is among them.
 
-Split conformal with the LAC score 1 - p_y (Sadinle et al. 2019, arXiv:1609.00451; Vovk et al. 2005). For a class set
-from n scores, 1 - α <= P(y in set) <= 1 - α + 1/(n+1) over exchangeable rows (the upper bound without ties).
+Split conformal with the LAC score 1 - p_y (Sadinle et al. 2019, arXiv:1609.00451; Vovk et al. 2005). From n scores,
+1 - alpha <= P(y in set) <= 1 - alpha + 1/(n+1) over exchangeable rows (the upper bound without ties).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Sets:
 
 
 def quantile(scores: Floats, coverage: float) -> float:
-    """Return the k-th smallest of n scores, k = ⌈(n+1)·coverage⌉; infinity where k > n: too few rows for the promise."""
+    """Return the k-th smallest of n scores, k = ⌈(n+1)·coverage⌉; infinity where k > n: too few rows to promise it."""
     # a coverage such as 0.9 is no exact float, and 10·0.9 must not round up to 10
     k = int(np.ceil((len(scores) + 1) * coverage - 1e-9))
     return float("inf") if k > len(scores) else float(np.partition(scores, k - 1)[k - 1])
@@ -56,7 +56,7 @@ def fit(probabilities: Floats, y: Ints, coverage: float, *, per_class: bool = Fa
     """Fit sets to probabilities (n, C) of rows that the head was not fitted to, and their codes y (n,).
 
     With `per_class` each class has a quantile of its own (Mondrian), so that the promise holds for every class; a class
-    with fewer than ⌈1/α⌉ - 1 rows is in every set.
+    with fewer than ⌈1/alpha⌉ - 1 rows is in every set.
     """
     scores, C = 1 - probabilities[np.arange(len(y)), y], probabilities.shape[1]
     if per_class:

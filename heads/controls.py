@@ -1,7 +1,7 @@
 """What an accuracy must be compared with: shuffled labels, the nearest neighbours, and a split that lies.
 
 The head's own kind is trained again on shuffled labels and on rows dealt out one by one. Labels are shuffled between
-units, on at most 1,000 rows, scored on two of five folds; a score well above the majority class means that something
+units, on at most 500 rows; two of five folds are scored; a score well above the majority class means that something
 leaks. Neighbours vote by exp(cos/0.07) (Wu et al. 2018, arXiv:1805.01978), rows of the own unit excluded.
 """
 
@@ -19,7 +19,7 @@ from heads.metrics import DRAWS, wilson
 from index.view import unit as to_unit
 
 Floats = NDArray[np.float64]
-SHUFFLED_ROWS, SHUFFLED_FOLDS = 1000, 2
+SHUFFLED_ROWS, FOLDS_SCORED = 500, 2
 NEIGHBOURS = (5, 10)
 TEMPERATURE = 0.07
 MOST_QUERIES, MOST_BANK = 2000, 20_000
@@ -90,4 +90,4 @@ def vote(cosines: FloatMatrix, y: Ints, n_classes: int, k: int) -> Floats:
     out = np.zeros((len(cosines), n_classes))
     np.add.at(out, (np.arange(len(cosines))[:, None], y[near]), weights)
     total = out.sum(axis=1, keepdims=True)
-    return np.divide(out, total, out=np.zeros_like(out), where=total > 0)
+    return np.asarray(np.divide(out, total, out=np.zeros_like(out), where=total > 0))

@@ -2,7 +2,7 @@
 
 The score is 1 - cosine to the K-th nearest of a reference half of the training units (Sun et al. 2022,
 arXiv:2204.06507); the percentile p = (1 + #{calibration >= s}) / (n_cal + 1) is taken among the other half, so for a
-query that is exchangeable with the training rows P(p <= α) <= α.
+query that is exchangeable with the training rows P(p <= alpha) <= alpha.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Guard:
 
     @classmethod
     def restore(cls, arrays: Arrays, facts: Mapping[str, Any]) -> Guard:
-        """Make one from what `arrays` and `as_json` returned. Raises `KeyError` or `TypeError` where they do not fit."""
+        """Make one from what `arrays` and `as_json` returned. Raises `KeyError` where something is missing."""
         domain = Domain(*(arrays[name] for name in DOMAIN_ARRAYS)) if facts["domain"] else None
         least = float("inf") if facts["least"] is None else float(facts["least"])
         calibration, sets = Calibration.from_json(facts["calibration"]), Sets.from_json(facts["sets"])

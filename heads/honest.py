@@ -20,6 +20,7 @@ from heads.noise import Suspects, suspects
 from heads.tables import confusion, per_class
 
 Floats = NDArray[np.float64]
+NAIVE_FROM = 0.05
 
 
 @dataclass(frozen=True)
@@ -138,11 +139,11 @@ def _controls(task: Task, held: Held, hold: Hold, right: NDArray[np.bool_], seed
     some = controls.sample(len(task.train), controls.SHUFFLED_ROWS, seed)
     part = _part(task, task.train[some])
     part = replace(part, y=controls.shuffled(part.y, part.units, seed))
-    blind = hold(part, controls.SHUFFLED_FOLDS)
+    blind = hold(part, controls.FOLDS_SCORED)
     found |= share(
         "shuffled", blind.probabilities.argmax(axis=1) == part.y[blind.rows], np.asarray(part.units)[blind.rows]
     )
-    return found | (_naive(task, hold, right, seed) if task.test is None else _copies(task, held, right))
+    return found | (_naive(task, held, hold, right, seed) if task.test is None else _copies(task, held, right))
 
 
 def _part(task: Task, rows: Ints) -> Task:
@@ -152,16 +153,21 @@ def _part(task: Task, rows: Ints) -> Task:
     )  # fmt: skip
 
 
-def _naive(task: Task, hold: Hold, right: NDArray[np.bool_], seed: int) -> dict[str, Any]:
-    """Score a split that deals rows out one by one, where that differs, and how much it flatters."""
-    if len(set(task.units)) == len(task.units):
+def _naive(task: Task, held: Held, hold: Hold, right: NDArray[np.bool_], seed: int) -> dict[str, Any]:
+    """Score a split that deals rows out one by one, where that matters, and how much it flatters.
+
+    Both are scored on the rows of two of its folds; nothing is said where under 5 % of the rows have mates.
+    """
+    at, sizes = np.unique(np.asarray(task.units), return_inverse=True, return_counts=True)[1:]
+    if (sizes[at] > 1).mean() < NAIVE_FROM:
         return {}
-    naive = hold(replace(task, units=[str(key) for key in task.keys.tolist()]), None)
-    hits, unit = naive.probabilities.argmax(axis=1) == task.y[naive.rows], np.asarray(task.units)
-    found = share("naive_accuracy", hits, unit[naive.rows])
-    if len(hits) == len(right) == len(unit):
-        found |= mean("naive_gap", hits.astype(float) - right, unit, seed)
-    return found
+    naive = hold(replace(task, units=[str(key) for key in task.keys.tolist()]), controls.FOLDS_SCORED)
+    rows, mine, theirs = np.intersect1d(held.rows, naive.rows, return_indices=True)
+    hits = naive.probabilities[theirs].argmax(axis=1) == task.y[rows]
+    if not len(rows):
+        return {}
+    gap = hits.astype(float) - right[mine]
+    return {**share("naive_accuracy", hits, at[rows]), **mean("naive_gap", gap, at[rows], seed)}
 
 
 def _copies(task: Task, held: Held, right: NDArray[np.bool_]) -> dict[str, Any]:

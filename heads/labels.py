@@ -28,7 +28,7 @@ class Task:
 
     `units` are equal where rows belong together: copies, near-duplicates, and rows of one group.
     `train` and `test` are positions of rows; `test` is None where no column says which rows to score. `near` rows were
-    joined to others because their vectors are near-duplicates, which `near_threshold` defines; 1 where none were sought.
+    joined to others as near-duplicates, from the cosine `near_threshold` on; 1 where none were sought.
     """
 
     keys: Keys

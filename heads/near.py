@@ -1,4 +1,4 @@
-"""Near-duplicates among the rows of a task: copies that differ by a resize, a crop or a comma must not sit on both sides.
+"""Near-duplicates among the rows of a task: copies that differ by a resize or a comma must not sit on both sides.
 
 Vectors are compared after their mean is taken away (Mu & Viswanath 2018, arXiv:1702.01417), because in many Spaces all
 cosines are near one; then unrelated items have cosines around 0 in every Space, and one threshold means the same.
@@ -20,6 +20,7 @@ from index.view import unit
 
 THRESHOLD, STEPS = 0.97, (0.98, 0.99, 0.995, 0.998, 0.999, 0.9995)
 BY_CHANCE = 0.01
+NORMAL_QUARTILE = 0.6744897501960817
 LEAST_GROUPS = 5
 UP_TO = 20_000
 TILE = 1024
@@ -64,9 +65,10 @@ def near_duplicates(X: FloatMatrix, y: Ints, hashes: Sequence[str]) -> tuple[NDA
 def threshold(rows: FloatMatrix) -> float:
     """Return the least cosine of near-duplicates among unit rows (n, dim) whose mean was taken away.
 
-    It is 0.97, or more where chance alone would reach that: in a Space of effective dimension d (the inverse variance
-    of the cosine of random pairs) an unrelated item is as near as the threshold with probability below 1 % among n,
-    by the law of the cosine of random directions, (1 + cos)/2 ~ Beta((d-1)/2, (d-1)/2).
+    It is 0.97, or more where chance alone would reach that: in a Space of effective dimension d an unrelated item is as
+    near as the threshold with probability below 1 % among n, by the law of the cosine of random directions,
+    (1 + cos)/2 ~ Beta((d-1)/2, (d-1)/2). d is (0.6745 / median of |cos|)² over random pairs, which copies and classes
+    that hold few of the pairs do not move.
     """
     n = len(rows)
     rng = np.random.default_rng(0)
@@ -74,7 +76,7 @@ def threshold(rows: FloatMatrix) -> float:
     cosines = np.einsum("ij,ij->i", rows[left], rows[right])[left != right]
     if not len(cosines):
         return THRESHOLD
-    effective = 1 / max(float(np.mean(cosines.astype(np.float64) ** 2)), 1e-9)
+    effective = (NORMAL_QUARTILE / max(float(np.median(np.abs(cosines))), 1e-6)) ** 2
     half = max((effective - 1) / 2, 0.25)
     return float(min(max(THRESHOLD, 2 * beta.isf(BY_CHANCE / n, half, half) - 1), STEPS[-1]))
 

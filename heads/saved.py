@@ -131,9 +131,7 @@ class Head:
         return f"of {len(keys)} training rows {said} now: train again" if said else None
 
 
-def rows_of(
-    task: Task, tested: Ints, probabilities: NDArray[np.float64], doubted: Suspects
-) -> dict[str, NDArray[Any]]:
+def rows_of(task: Task, tested: Ints, probabilities: NDArray[np.float64], doubted: Suspects) -> dict[str, NDArray[Any]]:
     """Return what is saved beside the model: which rows it stands on, and the held-out predictions where they are few.
 
     `row_keys` and `row_labels` (n_train,) int64; `test_keys`, `test_labels` (n_test,) int64 and `test_probabilities`

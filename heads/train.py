@@ -121,9 +121,7 @@ def default_name(label: str) -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", label.lower()).strip("-_")[:63] or "head"
 
 
-def held_out(
-    task: Task, made: EstimatorClass, seed: int, split: str | None = None, *, most: int | None = None
-) -> Held:
+def held_out(task: Task, made: EstimatorClass, seed: int, split: str | None = None, *, most: int | None = None) -> Held:
     """Predict every row that is to be scored with a head that saw neither it nor anything of its unit.
 
     `most` limits how many of the five folds are scored.

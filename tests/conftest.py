@@ -26,3 +26,13 @@ def pillows_resize(monkeypatch: pytest.MonkeyPatch) -> None:
     from embedder.decode import resize
 
     monkeypatch.setattr(resize, "KERNELS", {})
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seeds", type=int, default=40, help="seeds of each planted test; 200 is the full count")
+
+
+@pytest.fixture(scope="session")
+def seeds(request: pytest.FixtureRequest) -> range:
+    """The seeds of a planted test."""
+    return range(int(request.config.getoption("--seeds")))
