@@ -68,20 +68,29 @@ def nll(probabilities: Floats, y: Ints) -> Floats:
     return np.asarray(-np.log(np.maximum(probabilities[np.arange(len(y)), y], FLOOR)))
 
 
-def temperature(z: Floats, y: Ints) -> Calibration:
-    """Fit T between e⁻³ and e³ to logits z (n, C) and codes y (n,)."""
+def temperature(z: Floats, y: Ints, pull: float = 0.0) -> Calibration:
+    """Fit T between e⁻³ and e³ to logits z (n, C) and codes y (n,).
+
+    `pull` is the precision of a normal prior on log T: without one, rows that are all right ask for certainty.
+    """
     rows = np.arange(len(y))
 
     def loss(log_t: float) -> float:
-        return float(-log_softmax(z / np.exp(log_t), axis=1)[rows, y].mean())
+        nats = -log_softmax(z / np.exp(log_t), axis=1)[rows, y].mean()
+        return float(nats + pull / len(y) * 0.5 * log_t * log_t)
 
     found = minimize_scalar(loss, bounds=LOG_T, method="bounded", options={"xatol": 1e-7})
     return Calibration("temperature", (float(np.exp(-found.x)),))
 
 
+def mild_temperature(z: Floats, y: Ints) -> Calibration:
+    """Fit T under a standard normal prior on log T, which matters to small or faultless samples alone."""
+    return temperature(z, y, pull=1.0)
+
+
 def vector(z: Floats, y: Ints) -> Calibration:
     """Fit a scale and a shift for each class, pulled lightly to the fitted temperature and to no shift."""
-    C, start, rows = z.shape[1], temperature(z, y).a[0], np.arange(len(y))
+    C, start, rows = z.shape[1], mild_temperature(z, y).a[0], np.arange(len(y))
     finite = np.maximum(z, z.max(axis=1, keepdims=True) - 30)
 
     def loss(theta: Floats) -> tuple[float, Floats]:
@@ -114,9 +123,9 @@ def choose(probabilities: Floats, y: Ints, units: Sequence[str], seed: int = 0) 
     difference, and is tried only with at least 20 rows a class.
     """
     z, found, held = logits(probabilities), Calibration(), probabilities
-    by_temperature = cross_fitted(probabilities, y, units, temperature, seed)
+    by_temperature = cross_fitted(probabilities, y, units, mild_temperature, seed)
     if nll(by_temperature, y).mean() < nll(held, y).mean():
-        found, held = temperature(z, y), by_temperature
+        found, held = mild_temperature(z, y), by_temperature
     if np.bincount(y, minlength=z.shape[1]).min() >= LEAST_ROWS_A_CLASS:
         by_vector = cross_fitted(probabilities, y, units, vector, seed)
         better = nll(held, y) - nll(by_vector, y)

@@ -48,7 +48,7 @@ class Guard:
         domain = [None] * len(X) if self.domain is None else self.domain.percentile(X).tolist()
         unsure = probabilities.max(axis=1) < self.least if len(X) else np.empty(0, dtype=bool)
         why = [
-            "unsure" if low else "foreign" if far is not None and far <= FOREIGN else None
+            "foreign" if far is not None and far <= FOREIGN else "unsure" if low else None
             for low, far in zip(unsure.tolist(), domain, strict=True)
         ]
         return Decided(self.calibration(probabilities), self.sets.mask(probabilities), domain, why)

@@ -9,7 +9,7 @@ from api import options, show
 from api.calls import Call, Result
 from api.options import argument, head_name, option
 
-RUNNERS_UP, MOST_IN_SET = 2, 5
+RUNNERS_UP, MOST_IN_SET = 2, 3
 
 
 def run(
@@ -52,12 +52,12 @@ def _doubt(one: Mapping[str, Any]) -> str:
     """Return what a reader must know before believing a label."""
     said = []
     if one["why"] == "foreign":
-        said.append(f"abstained: unlike the training items (domain {one['domain']:.3f})")
+        said.append(f"abstained: unlike the training items (domain {one['domain']:.2f})")
     if one["why"] == "unsure":
-        said.append("abstained: not sure enough for the risk that was asked")
+        said.append("abstained: unsure")
     if one["prediction_set"] is not None and len(one["prediction_set"]) != 1:
         names = ", ".join(map(show.safe, one["prediction_set"][:MOST_IN_SET]))
-        more = f", … {len(one['prediction_set'])} in all" if len(one["prediction_set"]) > MOST_IN_SET else ""
+        more = f", … {len(one['prediction_set'])}" if len(one["prediction_set"]) > MOST_IN_SET else ""
         said.append(f"set {{{names}{more}}}")
     return "".join(f"  {text}" for text in said)
 

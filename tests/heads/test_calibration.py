@@ -113,6 +113,15 @@ def test_the_debiased_error_of_a_calibrated_head_is_around_zero(seeds: range) ->
         assert abs(np.mean(squared)) < 0.004
 
 
+def test_a_faultless_sample_does_not_make_the_head_certain() -> None:
+    y = np.arange(30) % 3
+    z = 3.0 * np.eye(3)[y]
+    free, mild = temperature(z, y).temperature, choose(softmax(z, axis=1), y, alone(30))[0].temperature
+    assert free == pytest.approx(np.exp(-3), rel=1e-3)
+    assert mild is not None
+    assert mild > 0.3
+
+
 def test_it_comes_back_from_json() -> None:
     y, P = drawn(300, 3, 5, heat=2.0)
     for made in (Calibration(), temperature(logits(P), y), vector(logits(P), y)):

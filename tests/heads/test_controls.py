@@ -23,7 +23,7 @@ def test_the_vote_is_that_of_a_known_case() -> None:
 def test_a_row_and_its_unit_have_no_vote_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(controls, "TILE", 3)
     rng = np.random.default_rng(0)
-    X = np.repeat(rng.normal(size=(10, 8)), 2, axis=0).astype(np.float32)
+    X = (np.repeat(rng.normal(size=(10, 8)), 2, axis=0) + 0.1 * rng.normal(size=(20, 8))).astype(np.float32)
     y, every = np.arange(20) % 2, np.arange(20)
     units = [f"u{i // 2}" for i in every]
     rows, found = neighbours(X, y, units, every, every, 0)

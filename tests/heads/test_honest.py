@@ -59,7 +59,7 @@ def test_predictions_carry_sets_domain_and_abstention(herd: Any, head: saved.Hea
         assert set(one.prediction_set or ()) == inside
         assert one.domain is not None
         assert 0 < one.domain <= 1
-        expected = "unsure" if raw[k].max() < head.guard.least else "foreign" if one.domain <= 0.05 else None
+        expected = "foreign" if one.domain <= 0.05 else "unsure" if raw[k].max() < head.guard.least else None
         assert one.why == expected
         assert one.as_json()["abstained"] == (expected is not None)
     foreign = head.predict(np.asarray(-task.X.sum(axis=0, keepdims=True)))

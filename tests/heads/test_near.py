@@ -61,13 +61,13 @@ def test_a_space_in_which_all_is_near_is_not_one_group() -> None:
 
 def test_a_tight_class_is_not_taken_for_copies_and_the_others_keep_theirs() -> None:
     rng = np.random.default_rng(1)
-    tight = rng.normal(size=64) + 0.05 * rng.normal(size=(30, 64))
-    X = np.concatenate([copies(1, 20, 2), tight]).astype(np.float32)
-    y = np.repeat([0, 1], [40, 30])
-    labels, least = near_duplicates(X, y, alone(70))
+    tight = rng.normal(size=64) + 0.05 * rng.normal(size=(12, 64))
+    X = np.concatenate([copies(1, 60, 2), tight]).astype(np.float32)
+    y = np.repeat([0, 1], [120, 12])
+    labels, least = near_duplicates(X, y, alone(132))
     assert least == near.THRESHOLD
-    assert len(np.unique(labels[:40])) == 20
-    assert len(np.unique(labels[40:])) >= near.LEAST_GROUPS
+    assert len(np.unique(labels[:120])) == 60
+    assert len(np.unique(labels[120:])) >= near.LEAST_GROUPS
 
 
 def test_few_dimensions_ask_for_more_than_a_chance_likeness() -> None:
