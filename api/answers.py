@@ -70,7 +70,10 @@ class Hits(Sequence[Hit]):
 
 
 class Predictions(Sequence[Record]):
-    """What a head says, in the order of the inputs: `label`, `probabilities`. `labels` has the labels alone."""
+    """What a head says, in the order of the inputs; `labels` has the labels alone.
+
+    Each has `label`, `probabilities`, `prediction_set`, `abstained`, `why` and `domain`.
+    """
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self.document = Record(document)
@@ -89,7 +92,7 @@ class Predictions(Sequence[Record]):
 
     def __repr__(self) -> str:
         rows = [
-            [show.safe(r["input"]), show.safe(r["label"]), f"{r['probabilities'][r['label']]:.3f}"]
+            [show.safe(r["input"]), show.safe(r["label"]), f"{r['probabilities'][r['label']]:.3f}", r["why"] or ""]
             for r in self._results
         ]
-        return "\n".join(show.aligned([["input", "label", "p"], *rows]))
+        return "\n".join(show.aligned([["input", "label", "p", "abstained"], *rows]))

@@ -271,6 +271,11 @@ class Head:
         asked = [_query(value, media) for value in inputs] + [{"id": one} for one in ids]
         return Predictions(service.classify(name, self.name, asked, top_k=top_k))
 
+    def label_errors(self, limit: int = 20) -> Record:
+        """List the items whose label the head doubts under `errors`, each with the items that it looks `like`."""
+        collection = self._collection
+        return Record(collection._service.label_errors(collection.name, self.name, limit=limit))
+
     def __repr__(self) -> str:
         return f"Head({self._collection.name}/{self.name}, {self.facts['kind']} for {self.facts['label']!r})"
 

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from embedder.errors import UsageError
+
 
 def option(help: str, *names: str, **more: Any) -> Any:
     """Describe an option; its default is shown only where it says something."""
@@ -37,3 +39,11 @@ Store = Annotated[
 Json = Annotated[bool, option("Print one JSON document on stdout and nothing else.", "--json")]
 Debug = Annotated[bool, option("Show logs, and the traceback of an error.", "--debug")]
 Version = Annotated[bool, option("Print the version.", "--version")]
+
+
+def head_name(value: str, where: str) -> tuple[str, str]:
+    """Return the collection and the head of `C/HEAD[@VERSION]`. Raises `UsageError` where it is not that."""
+    collection, slash, name = value.partition("/")
+    if not slash or not collection or not name:
+        raise UsageError(f"{value!r} is not a head", where=where, hint="write C/HEAD or C/HEAD@VERSION")
+    return collection, name

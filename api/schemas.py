@@ -160,12 +160,16 @@ class SearchReply(Reply):
 
 
 class Prediction(Reply):
-    """What a head says of one input."""
+    """What a head says of one input, and whether it should be believed."""
 
     input: str
     id: str | None
     label: str
-    probabilities: dict[str, float]
+    probabilities: dict[str, float] = Field(description="Calibrated, likeliest first.")
+    prediction_set: list[str] | None = Field(description="Holds the true class as often as the head promises.")
+    abstained: bool
+    why: Literal["unsure", "foreign"] | None = Field(description="Why it abstained.")
+    domain: float | None = Field(description="Percentile among items like the training ones; small is unlike them.")
 
 
 class PredictReply(Reply):
@@ -174,8 +178,35 @@ class PredictReply(Reply):
     collection: str
     head: str
     version: int
+    label: str
     space: str
+    stale: str | None = Field(description="Why the head should be trained again.")
     results: list[Prediction]
+
+
+class LabelError(Reply):
+    """An item whose label is hard or wrong, with the nearest training items of the class that it looks like."""
+
+    id: str
+    given: str
+    suggested: str
+    given_probability: float
+    suggested_probability: float
+    like: list[dict[str, Any]]
+
+
+class LabelErrorsReply(Reply):
+    """Items whose label a head doubts, most suspicious first."""
+
+    collection: str
+    head: str
+    version: int
+    space: str
+    looked_at: int
+    noise_rate: float
+    found: int
+    settled: int = Field(description="Suspects that were relabelled, changed or deleted since.")
+    errors: list[LabelError]
 
 
 class CollectionsReply(Reply):

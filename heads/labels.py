@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from embedder.errors import UsageError
 from embedder.records import FloatMatrix, Keys
 from heads.folds import Ints, units
+from heads.near import near_duplicates
 from index import schema
 from index.features import Features
 
@@ -25,8 +26,9 @@ TEST_WORDS = frozenset({"test", "testing"})
 class Task:
     """Rows of classes that are large enough: `y` are codes into `classes` (sorted).
 
-    `units` are equal where rows belong together.
-    `train` and `test` are positions of rows; `test` is None where no column says which rows to score.
+    `units` are equal where rows belong together: copies, near-duplicates, and rows of one group.
+    `train` and `test` are positions of rows; `test` is None where no column says which rows to score. `near` rows were
+    joined to others as near-duplicates, from the cosine `near_threshold` on; 1 where none were sought.
     """
 
     keys: Keys
@@ -37,22 +39,26 @@ class Task:
     train: Ints
     test: Ints | None
     left_out: dict[str, int]
+    near: int = 0
+    near_threshold: float = 1.0
 
 
-def columns(label: str, split: str | None) -> list[str]:
+def columns(label: str, split: str | None, group: str | None = None) -> list[str]:
     """Return the columns that `task` reads.
 
     Raises:
         UsageError: one of ours, which holds no classes.
     """
-    for name in filter(None, (label, split)):
-        if name in schema.RESERVED:
+    for name in filter(None, (label, split, group)):
+        if name in schema.RESERVED and not (name == "group" and name == group):
             raise UsageError(f"{name!r} is Permafrost's own column", hint="permafrost info lists yours")
-    return list(dict.fromkeys([label, "content_hash", "group", *([split] if split else [])]))
+    return list(dict.fromkeys([label, "content_hash", "group", *filter(None, (split, group))]))
 
 
-def task(rows: Features, label: str, split: str | None, min_class_size: int) -> Task:
-    """Choose rows and classes.
+def task(
+    rows: Features, label: str, split: str | None, min_class_size: int, group: str | None = None, *, near: bool = True
+) -> Task:
+    """Choose rows and classes, and join the rows that must not be parted: copies, near-duplicates, and equal `group`s.
 
     A class counts its members by distinct content among the rows to train on; without `split` they must also come from
     two units at least, or the class could never be both learned and scored.
@@ -63,7 +69,7 @@ def task(rows: Features, label: str, split: str | None, min_class_size: int) -> 
     labels = [word(v) for v in rows.columns[label]]
     _refuse_measurement(rows.columns[label], label)
     parts = [_part(v, split) for v in rows.columns[split]] if split else ["train"] * len(rows)
-    hashes, groups = rows.columns["content_hash"], rows.columns["group"]
+    hashes, groups = rows.columns["content_hash"], [word(v) for v in rows.columns[group or "group"]]
     unit = units(hashes, [None] * len(rows) if label == "group" else groups)
     usable = [i for i, v in enumerate(labels) if v is not None and parts[i] is not None]
     left_out = _too_small(usable, labels, parts, hashes, unit, min_class_size, split is None)
@@ -76,7 +82,15 @@ def task(rows: Features, label: str, split: str | None, min_class_size: int) -> 
         np.flatnonzero(where_part == "train"), test, left_out,
     )  # fmt: skip
     _refuse_too_little(found, rows, label, split, min_class_size)
-    return found
+    return _joined(found, [hashes[i] for i in kept]) if near else found
+
+
+def _joined(found: Task, hashes: Sequence[str]) -> Task:
+    """Join the units of near-duplicates."""
+    alike, least = near_duplicates(found.X, found.y, hashes)
+    joined = units(found.units, [str(code) for code in alike.tolist()])
+    parts = Counter(name for name, _ in set(zip(joined, found.units, strict=True)))
+    return replace(found, units=joined, near=sum(parts[name] > 1 for name in joined), near_threshold=least)
 
 
 def word(value: Any) -> str | None:

@@ -20,24 +20,42 @@ from embedder.errors import Damaged, UnknownName, UsageError
 from embedder.records import FloatMatrix, Keys
 from embedder.space import Space, canonical_json
 from heads.folds import Ints
+from heads.guard import Guard
 from heads.kind import Estimator, estimator
 from heads.labels import Task, word
+from heads.noise import Suspects
 from index import files
 from index.store import Collection, check_name, scan
 
-FORMAT = 1
+FORMAT, FORMATS_READ = 2, (1, 2)
 ARRAYS, MANIFEST, CHECK = "head.safetensors", "manifest.json", "manifest_sha256"
-MODEL = "model."
+MODEL, GUARD, SUSPECT = "model.", "guard.", "suspect_"
 MOST_PROBABILITIES = 5_000_000
 FACTS = ("kind", "label", "classes", "n_train", "n_test", "metrics", "left_out", "split", "created")
+DETAILS = ("near_duplicates", "calibration", "sets", "promise", "per_class", "confusion")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable class, and the probability of each (of the `top_k`, where asked), likeliest first."""
+    """The most probable class, and the calibrated probability of each (of the `top_k`, where asked), likeliest first.
+
+    `prediction_set` holds the true class as often as was promised; `domain` is the percentile among items like the
+    training ones, small where it is unlike them. `why` is unsure or foreign where the head abstains. A head that was
+    saved before it knew any of this says None.
+    """
 
     label: str
     probabilities: dict[str, float]
+    prediction_set: list[str] | None = None
+    domain: float | None = None
+    why: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as plain values, with `abstained`."""
+        return {
+            "label": self.label, "probabilities": self.probabilities, "prediction_set": self.prediction_set,
+            "abstained": self.why is not None, "why": self.why, "domain": self.domain,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,6 +63,7 @@ class Head:
     """A head that was verified and read.
 
     `row_keys` (n_train,) are the keys of the rows it was fitted to, and `row_labels` their codes into `classes`.
+    `suspects` are the rows whose label it doubts; `guard` is None in a head of format 1.
     """
 
     name: str
@@ -57,10 +76,12 @@ class Head:
     row_labels: Ints
     manifest: Mapping[str, Any]
     model: Estimator
+    guard: Guard | None
+    suspects: Mapping[str, NDArray[Any]]
 
     def as_json(self) -> dict[str, Any]:
         """Return what `train` returned of it, as plain values."""
-        facts = {name: self.manifest[name] for name in FACTS}
+        facts = {name: self.manifest[name] for name in (*FACTS, *DETAILS) if name in self.manifest}
         return {"head": self.name, "version": self.version, "space": self.space.fingerprint, **facts}
 
     def require_space(self, space: Space) -> None:
@@ -78,11 +99,21 @@ class Head:
         if top_k is not None and top_k < 1:
             raise UsageError(f"top_k is at least 1, not {top_k}")
         rows = self.model.predict_proba(X) if len(X) else np.empty((0, len(self.classes)))
-        return [self._prediction(row, top_k or len(self.classes)) for row in rows]
+        if self.guard is None or not len(X):
+            return [Prediction(*self._ranked(row, top_k)) for row in rows]
+        found = self.guard.decide(rows, X)
+        return [
+            Prediction(
+                *self._ranked(found.probabilities[i], top_k),
+                [self.classes[c] for c in np.argsort(-rows[i], kind="stable") if found.sets[i, c]],
+                found.domain[i], found.why[i],
+            )
+            for i in range(len(rows))
+        ]  # fmt: skip
 
-    def _prediction(self, row: NDArray[np.float64], top_k: int) -> Prediction:
+    def _ranked(self, row: NDArray[np.float64], top_k: int | None) -> tuple[str, dict[str, float]]:
         best = np.argsort(-row, kind="stable")
-        return Prediction(self.classes[best[0]], {self.classes[i]: float(row[i]) for i in best[:top_k]})
+        return self.classes[best[0]], {self.classes[i]: float(row[i]) for i in best[:top_k]}
 
     def stale(self, collection: Collection) -> str | None:
         """Say why the head no longer stands on the rows it was fitted to; None where it does."""
@@ -100,14 +131,20 @@ class Head:
         return f"of {len(keys)} training rows {said} now: train again" if said else None
 
 
-def rows_of(task: Task, tested: Ints, probabilities: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+def rows_of(task: Task, tested: Ints, probabilities: NDArray[np.float64], doubted: Suspects) -> dict[str, NDArray[Any]]:
     """Return what is saved beside the model: which rows it stands on, and the held-out predictions where they are few.
 
     `row_keys` and `row_labels` (n_train,) int64; `test_keys`, `test_labels` (n_test,) int64 and `test_probabilities`
-    (n_test, C) float32, up to 5 million values.
+    (n_test, C) float32, before calibration, up to 5 million values. `suspect_keys`, `suspect_given` and
+    `suspect_suggested` (m,) int64, `suspect_probabilities` (m, 2) float64 of these two classes, most suspicious first.
     """
     codes = task.y.astype(np.int64)
     found: dict[str, NDArray[Any]] = {"row_keys": task.keys[task.train], "row_labels": codes[task.train]}
+    given, said = codes[doubted.rows], doubted.suggested.astype(np.int64)
+    own = probabilities[np.searchsorted(tested, doubted.rows)]
+    sure = np.stack([own[np.arange(len(own)), given], own[np.arange(len(own)), said]], axis=1)
+    found |= {"suspect_keys": task.keys[doubted.rows], "suspect_given": given, "suspect_suggested": said}
+    found["suspect_probabilities"] = sure
     if probabilities.size <= MOST_PROBABILITIES:
         found |= {"test_keys": task.keys[tested], "test_labels": codes[tested]}
         found["test_probabilities"] = probabilities.astype(np.float32)
@@ -115,16 +152,18 @@ def rows_of(task: Task, tested: Ints, probabilities: NDArray[np.float64]) -> dic
 
 
 def save(
-    collection: Collection, name: str, manifest: Mapping[str, Any], model: Estimator, rows: Mapping[str, NDArray[Any]]
-) -> int:
+    collection: Collection, name: str, manifest: Mapping[str, Any], model: Estimator, rows: Mapping[str, NDArray[Any]],
+    guard: Guard,
+) -> int:  # fmt: skip
     """Write the next version of a head, whole or not at all, and return its number."""
     from safetensors.numpy import save as to_bytes
 
     home = collection.path / "heads" / check_name(name, "head")
-    arrays = {**{MODEL + key: value for key, value in model.arrays().items()}, **rows}
+    parts = ((MODEL, model.arrays()), (GUARD, guard.arrays()))
+    arrays = {**{prefix + key: value for prefix, part in parts for key, value in part.items()}, **rows}
     data = to_bytes({key: np.ascontiguousarray(value) for key, value in arrays.items()})
     facts = {
-        **manifest, "format": FORMAT, "name": name, "params": model.params(),
+        **manifest, "format": FORMAT, "name": name, "params": model.params(), "guard": guard.as_json(),
         "sha256": hashlib.sha256(data).hexdigest(), "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }  # fmt: skip
     with files.lock(collection.lock_path(f"head-{name}")):
@@ -200,14 +239,18 @@ def _read(folder: Path) -> Head:
         if hashlib.sha256(data).hexdigest() != facts["sha256"]:
             raise Damaged(f"{ARRAYS} fails its checksum", where=str(folder), hint=hint)
         arrays = from_bytes(data)
-        learned = {key.removeprefix(MODEL): value for key, value in arrays.items() if key.startswith(MODEL)}
-        model = estimator(facts["kind"]).restore(learned, facts["params"])
+        model = estimator(facts["kind"]).restore(_under(MODEL, arrays), facts["params"])
+        guard = Guard.restore(_under(GUARD, arrays), facts["guard"]) if "guard" in facts else None
         return Head(
             facts["name"], facts["version"], facts["kind"], facts["label"], Space.from_json(facts["space"]),
-            facts["classes"], arrays["row_keys"], arrays["row_labels"], facts, model,
+            facts["classes"], arrays["row_keys"], arrays["row_labels"], facts, model, guard, _under(SUSPECT, arrays),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
         raise Damaged(f"the head cannot be read: {error}", where=str(folder), hint=hint) from error
+
+
+def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -215,8 +258,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
     found = facts.pop(CHECK, None) if isinstance(facts, dict) else None
     if found != _sha256_of(facts):
         raise Damaged(f"{MANIFEST} fails its checksum", where=str(folder), hint="train it again: permafrost train")
-    if facts["format"] != FORMAT:
-        raise Damaged(f"the head has format {facts['format']}; this version reads {FORMAT}", where=str(folder))
+    if facts["format"] not in FORMATS_READ:
+        known = " and ".join(map(str, FORMATS_READ))
+        raise Damaged(f"the head has format {facts['format']}; this version reads {known}", where=str(folder))
     return dict(facts)
 
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from embedder.space import Space
 from heads import labels, saved
 from heads.folds import Ints, assign
+from heads.honest import Account, Held, Wishes, account
 from heads.kind import Estimator, EstimatorClass, estimator
 from heads.labels import Task
-from heads.metrics import scores
 from index.features import features
 from index.store import Collection, check_name
 
@@ -28,6 +28,7 @@ class Trained:
     """A head as it was saved. `left_out` has the classes that were too small, with how many members each had.
 
     `n_train` rows made the head; `n_test` rows were scored, as `split` says, each by a head that never saw it.
+    `calibration` and `sets` say how probabilities and prediction sets are made, `promise` what the sets promise.
     """
 
     head: str
@@ -41,20 +42,17 @@ class Trained:
     metrics: dict[str, Any]
     left_out: dict[str, int]
     split: str
+    near_duplicates: dict[str, Any]
+    calibration: dict[str, Any]
+    sets: dict[str, Any]
+    promise: str
+    per_class: list[dict[str, Any]]
+    confusion: dict[str, Any]
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as plain values."""
         return vars(self).copy()
-
-
-@dataclass(frozen=True)
-class Held:
-    """Held-out predictions: `probabilities[i]` (C,) of row `rows[i]` of the task; `how` says how they were held out."""
-
-    rows: Ints
-    probabilities: NDArray[np.float64]
-    how: str
 
 
 def train(
@@ -65,20 +63,24 @@ def train(
     space: Space | str | None = None,
     name: str | None = None,
     split: str | None = None,
+    group: str | None = None,
     where: str | Mapping[str, Any] | None = None,
     min_class_size: int = 5,
+    wishes: Wishes | None = None,
     seed: int = 0,
 ) -> Trained:
     """Train a head on stored vectors and save it.
 
-    Without `split` every labelled item is scored once, by a head that never saw it, its exact copies or its `group`:
-    five stratified folds up to 20,000 rows, one of the five above. What a head chooses (such as C) it chooses inside
-    its own training rows. Folds depend on the items' content and `seed` alone, so two Spaces of a collection are scored
-    on the same ones. The head that is saved is fitted to all rows.
+    Without `split` every labelled item is scored once, by a head that never saw it, its exact or near copies or its
+    group: five stratified folds up to 20,000 rows, one of the five above. What a head chooses (such as C) it chooses
+    inside its own training rows. Folds depend on the items' content, their near-duplicates and `seed`, so two Spaces of
+    a collection that see the same near-duplicates are scored on the same ones. The head that is saved is fitted to all
+    rows; what it needs to calibrate itself and to abstain comes from the held-out predictions.
 
     Args:
         label: the column that holds the classes; rows without a value are left out.
         split: a column of train, val (which counts as train) and test; the head is fitted to train, scored on test.
+        group: a column of what must stay together, such as a patient or a document; none means `group`.
         min_class_size: classes with fewer distinct members are left out, and listed.
         name: of the head; none means the label's, made to fit.
 
@@ -91,21 +93,27 @@ def train(
     made = estimator(kind)
     head = check_name(name if name is not None else default_name(label), "head")
     chosen = space if isinstance(space, Space) else collection.space(space)
-    rows = features(collection, chosen, labels.columns(label, split), where)
-    task = labels.task(rows, label, split, min_class_size)
+    rows = features(collection, chosen, labels.columns(label, split, group), where)
+    task = labels.task(rows, label, split, min_class_size, group)
     held = held_out(task, made, seed, split)
+    found = account(task, held, lambda part, most: held_out(part, made, seed, most=most), wishes or Wishes(), seed)
     model = _fitted(task, task.train, made, seed)
-    majority = int(np.bincount(task.y[task.train]).argmax())
-    unit = np.asarray(task.units)[held.rows]
-    metrics = scores(task.y[held.rows], held.probabilities, majority, units=unit, seed=seed)
-    facts: dict[str, Any] = {
-        "kind": kind, "label": label, "classes": task.classes, "n_train": len(task.train), "n_test": len(held.rows),
-        "metrics": metrics, "left_out": task.left_out, "split": held.how,
-    }  # fmt: skip
-    arrays = saved.rows_of(task, held.rows, held.probabilities)
-    version = saved.save(collection, head, {**facts, "space": chosen.as_json(), "seed": seed}, model, arrays)
+    facts = {"kind": kind, "label": label, "n_test": len(held.rows), "split": held.how, **_facts(task, found)}
+    arrays = saved.rows_of(task, held.rows, held.probabilities, found.suspects)
+    manifest = {**facts, "space": chosen.as_json(), "seed": seed}
+    version = saved.save(collection, head, manifest, model, arrays, found.guard)
     seconds = round(time.monotonic() - started, 3)
     return Trained(head=head, version=version, space=chosen.fingerprint, seconds=seconds, **facts)
+
+
+def _facts(task: Task, found: Account) -> dict[str, Any]:
+    guard = found.guard.as_json()
+    return {
+        "classes": task.classes, "n_train": len(task.train), "left_out": task.left_out, "metrics": found.metrics,
+        "near_duplicates": {"items": task.near, "threshold": task.near_threshold},
+        "calibration": guard["calibration"], "sets": guard["sets"], "promise": found.promise,
+        "per_class": found.per_class, "confusion": found.confusion,
+    }  # fmt: skip
 
 
 def default_name(label: str) -> str:
@@ -113,26 +121,30 @@ def default_name(label: str) -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", label.lower()).strip("-_")[:63] or "head"
 
 
-def held_out(task: Task, made: EstimatorClass, seed: int, split: str | None = None) -> Held:
-    """Predict every row that is to be scored with a head that saw neither it nor anything of its unit."""
+def held_out(task: Task, made: EstimatorClass, seed: int, split: str | None = None, *, most: int | None = None) -> Held:
+    """Predict every row that is to be scored with a head that saw neither it nor anything of its unit.
+
+    `most` limits how many of the five folds are scored.
+    """
     if task.test is not None:
         model = _fitted(task, task.train, made, seed)
         return Held(task.test, _probabilities(model, task, task.test), _describe(task, split))
     fold = assign(task.units, task.y, FOLDS, seed)
-    parts = [k for k in range(FOLDS if len(task.y) <= ALL_FOLDS_UP_TO else 1) if (fold == k).any()]
+    wanted = (FOLDS if len(task.y) <= ALL_FOLDS_UP_TO else 1) if most is None else most
+    parts = [k for k in range(wanted) if (fold == k).any()]
     rows = np.flatnonzero(np.isin(fold, parts))
     probabilities = np.zeros((len(task.y), len(task.classes)))
     for k in parts:
         model = _fitted(task, np.flatnonzero(fold != k), made, seed)
         probabilities[fold == k] = _probabilities(model, task, np.flatnonzero(fold == k))
     which = f"{len(parts)}" if len(task.y) <= ALL_FOLDS_UP_TO else f"one of {FOLDS}"
-    return Held(rows, probabilities[rows], f"{which} stratified folds, groups and copies kept together")
+    return Held(rows, probabilities[rows], f"{which} stratified folds, groups and near copies kept together")
 
 
 def _describe(task: Task, split: str | None) -> str:
     seen = {task.units[i] for i in task.train}
     known = sum(task.units[i] in seen for i in task.test) if task.test is not None else 0
-    warning = f"; {known} of its test rows are copies of training rows, or in their group" if known else ""
+    warning = f"; {known} of its test rows are near copies of training rows, or in their group" if known else ""
     return f"column {split!r}{warning}"
 
 

@@ -30,3 +30,10 @@ def pillows_resize(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", default=50, help="how many kill -9 instants tests/index/test_faults.py tries")
+    parser.addoption("--seeds", type=int, default=40, help="seeds of each planted test; 200 is the full count")
+
+
+@pytest.fixture(scope="session")
+def seeds(request: pytest.FixtureRequest) -> range:
+    """The seeds of a planted test."""
+    return range(int(request.config.getoption("--seeds")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,38 @@ from embedder.errors import UsageError
 from embedder.records import FloatMatrix
 from embedder.space import Space
 from heads import saved
+from heads.doubts import doubts
+from heads.honest import Wishes
 from heads.train import train as train_head
 from index.store import Collection
+
+WISHES = frozenset(field.name for field in fields(Wishes))
 
 
 class Classifying(Held):
     """From stored vectors and labels to predictions."""
 
     def train(self, name: str, /, *, label: str, space: str | None = None, **choices: Any) -> dict[str, Any]:
-        """Train a head from stored vectors: `head version kind space label classes n_train n_test metrics seconds`."""
+        """Train a head from stored vectors: `head version kind space label classes n_train n_test metrics seconds`.
+
+        `choices` are those of `heads.train.train`, and `coverage`, `per_class`, `max_risk` and `controls`.
+        """
         collection = self.collection(name)
-        trained = train_head(collection, label=label, space=collection.space(space), **choices)
+        wishes = Wishes(**{field: choices.pop(field) for field in WISHES & set(choices)})
+        trained = train_head(collection, label=label, space=collection.space(space), wishes=wishes, **choices)
         return trained.as_json()
+
+    def label_errors(self, name: str, head: str, *, limit: int = 20) -> dict[str, Any]:
+        """List the items whose label a head doubts, most suspicious first, beside what they look most like.
+
+        Returns:
+            `collection head version label space stale`, and what `heads.doubts.doubts` says.
+        """
+        if limit < 1:
+            raise UsageError(f"the limit is at least 1, not {limit}")
+        collection = self.collection(name)
+        loaded = saved.load_head(collection, head)
+        return {"collection": name, **self._facts(collection, loaded), **doubts(collection, loaded, limit)}
 
     def classify(
         self, name: str, head: str, inputs: Sequence[Query], *, top_k: int | None = None, space: str | None = None
@@ -37,7 +58,8 @@ class Classifying(Held):
             space: the Space that the vectors are said to be of; a head of another one is refused, and both are named.
 
         Returns:
-            `head version space results:[{input label probabilities}]`, in the order of the inputs.
+            `head version space stale results:[{input id label probabilities prediction_set abstained why domain}]`,
+            in the order of the inputs. With `top_k` only the likeliest classes have their probabilities shown.
         """
         if not inputs:
             raise UsageError("nothing to classify", hint="give texts, paths of pictures, or --id")
@@ -48,12 +70,28 @@ class Classifying(Held):
         rows = np.concatenate([self._input_vector(collection, loaded.space, one) for one in inputs])
         predictions = loaded.predict(rows, top_k=top_k)
         results = [
-            {"input": shown(one), "id": one.get("id"), "label": p.label, "probabilities": p.probabilities}
+            {"input": shown(one), "id": one.get("id"), **p.as_json()}
             for one, p in zip(inputs, predictions, strict=True)
         ]
-        facts = {"head": loaded.name, "version": loaded.version, "label": loaded.label}
-        facts |= {"space": loaded.space.fingerprint, "stale": loaded.stale(collection)}
-        return {"collection": name, **facts, "results": results}
+        return {"collection": name, **self._facts(collection, loaded), "results": results}
+
+    def _facts(self, collection: Collection, head: saved.Head) -> dict[str, Any]:
+        return {
+            "head": head.name, "version": head.version, "label": head.label, "space": head.space.fingerprint,
+            "stale": self._stale_now(collection, head),
+        }  # fmt: skip
+
+    def _stale_now(self, collection: Collection, head: saved.Head) -> str | None:
+        """Say whether a head is stale; the items are read again only once the table has another version."""
+        stamp = (str(collection.path), head.name, str(head.version), str(head.manifest["sha256"]))
+        version = int(collection.items.version)
+        with self._lock:
+            known = self._stale.get(stamp)
+        if known is None or known[0] != version:
+            known = (version, head.stale(collection))
+            with self._lock:
+                self._stale[stamp] = known
+        return known[1]
 
     def inputs(self, name: str, head: str, values: Sequence[str]) -> list[Query]:
         """Say what each value is for a head: the path of a picture or of a text file, or a text."""

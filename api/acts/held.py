@@ -34,6 +34,7 @@ class Held:
         self._views: dict[tuple[str, str], View] = {}
         self._opened: dict[tuple[str, str | None], tuple[Any, Collection, View]] = {}
         self._folders: dict[str, freshness.Folder] = {}
+        self._stale: dict[tuple[str, ...], tuple[int, str | None]] = {}
         self._pool: DecodePool | None = None
         self.sampler = Sampler(settings.recall_sample)
 

@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 from api import options, show
 from api.calls import Call, Result
-from api.options import argument, option
-from embedder.errors import UsageError
+from api.options import argument, head_name, option
 
-RUNNERS_UP = 2
+RUNNERS_UP, MOST_IN_SET = 2, 3
 
 
 def run(
@@ -27,11 +26,10 @@ def run(
 ) -> Result:
     """Predict labels with a head.
 
-    Items are paths of pictures or text files, or texts; --id takes stored items, which are not encoded again.
+    Items are paths of pictures or text files, or texts; --id takes stored items, which are not encoded again. A label
+    is followed by the set of classes that holds the true one as often as was promised, where it is not one class alone.
     """
-    collection, slash, name = head.partition("/")
-    if not slash or not collection or not name:
-        raise UsageError(f"{head!r} is not a head", where="permafrost classify", hint="write C/HEAD or C/HEAD@VERSION")
+    collection, name = head_name(head, "permafrost classify")
     with call.service(device=device, runtime=runtime) as service:
         inputs = [*service.inputs(collection, name, items or ()), *({"id": one} for one in id or ())]
         found = service.classify(collection, name, inputs, top_k=k, space=space)
@@ -39,15 +37,29 @@ def run(
 
 
 def text(found: Mapping[str, Any]) -> str:
-    """Return one line an input: its label, the probability, and the runners-up."""
+    """Return one line an input: its label, the probability, the runners-up, and whether it should be believed."""
     rows = []
     for one in found["results"]:
         ranked = sorted(one["probabilities"].items(), key=lambda pair: -pair[1])
         others = ", ".join(f"{show.safe(name)} {p:.3f}" for name, p in ranked[1 : 1 + RUNNERS_UP])
         sure = f"{ranked[0][1]:.3f}" + (f"  ({others})" if others else "")
-        rows.append([show.safe(one["input"]), show.safe(one["label"]), sure])
+        rows.append([show.safe(one["input"]), show.safe(one["label"]), sure + _doubt(one)])
     room = show.columns()
     return "\n".join(show.cut(line, room) for line in show.aligned(rows))
+
+
+def _doubt(one: Mapping[str, Any]) -> str:
+    """Return what a reader must know before believing a label."""
+    said = []
+    if one["why"] == "foreign":
+        said.append(f"abstained: unlike the training items (domain {one['domain']:.2f})")
+    if one["why"] == "unsure":
+        said.append("abstained: unsure")
+    if one["prediction_set"] is not None and len(one["prediction_set"]) != 1:
+        names = ", ".join(map(show.safe, one["prediction_set"][:MOST_IN_SET]))
+        more = f", … {len(one['prediction_set'])}" if len(one["prediction_set"]) > MOST_IN_SET else ""
+        said.append(f"set {{{names}{more}}}")
+    return "".join(f"  {text}" for text in said)
 
 
 def note(found: Mapping[str, Any]) -> str:

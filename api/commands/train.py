@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from api import options, show
 from api.calls import Call, Result
 from api.options import option
 
-SHOWN = ("accuracy", "majority", "gain_over_majority", "balanced_accuracy", "macro_f1", "log_loss", "ece")
-NAMED = 5
+SCORES = (
+    ("accuracy", "accuracy"), ("  without copies", "accuracy_without_copies"), ("  naive split", "naive_accuracy"),
+    ("  naive is higher by", "naive_gap"), ("  majority", "majority"), ("  shuffled labels", "shuffled"),
+    ("  10 neighbours", "knn_10"), ("balanced", "balanced_accuracy"), ("macro F1", "macro_f1"), ("top 5", "top_5"),
+    ("log loss", "log_loss"),
+)  # fmt: skip
+NAMED, WEAKEST = 5, 3
 
 
 def run(
@@ -21,38 +26,68 @@ def run(
     space: options.Space = None,
     name: Annotated[str | None, option("The head's name; the label's, without one.", metavar="H")] = None,
     split: Annotated[str | None, option("A column that says train or test.", metavar="X")] = None,
+    group_column: Annotated[
+        str | None, option("A column of what must not be parted, such as a patient. Default: group.", metavar="X")
+    ] = None,
     where: options.Where = None,
     min_class_size: Annotated[
         int, option("Leave out classes that have fewer.", metavar="N", min=1, show_default=True)
     ] = 5,
+    coverage: Annotated[
+        float, option("How often a prediction set must hold the true class.", metavar="P", show_default=True)
+    ] = 0.9,
+    per_class: Annotated[bool, option("Promise the coverage for every class.", "--per-class")] = False,
+    max_risk: Annotated[
+        float | None, option("Abstain so that at most this share of the answers is wrong.", metavar="P")
+    ] = None,
+    controls: Annotated[
+        bool, option("Also score shuffled labels, neighbours and a naive split.", "--controls/--no-controls")
+    ] = True,
     seed: Annotated[int, option("For the split and the fit.", metavar="N", show_default=True)] = 0,
 ) -> Result:
     """Train a head on stored vectors.
 
-    Nothing is embedded; the head is saved under a new version.
+    Nothing is embedded; the head is saved under a new version. It is scored on items that it did not see, copies and
+    near copies of those included.
     """
     with call.service() as service:
         trained = service.train(
             collection, label=label, kind=head, space=space, name=name, split=split, where=where,
-            min_class_size=min_class_size, seed=seed,
+            min_class_size=min_class_size, seed=seed, group=group_column, coverage=coverage, per_class=per_class,
+            max_risk=max_risk, controls=controls,
         )  # fmt: skip
     return Result(trained, text(collection, trained))
 
 
 def text(collection: str, trained: Mapping[str, Any]) -> str:
-    """Return the head's name, what it was trained on, and its metrics with their intervals."""
-    metrics, split = trained["metrics"], show.safe(trained["split"])
-    title = (
-        f"{collection}/{trained['head']}@{trained['version']}: {trained['kind']} in {show.duration(trained['seconds'])}"
-    )
+    """Return the head's name, what it was trained on, its score beside its controls, and its limits."""
+    name = f"{collection}/{trained['head']}"
+    title = f"{name}@{trained['version']}: {trained['kind']} in {show.duration(trained['seconds'])}"
+    metrics, n = trained["metrics"], show.count(len(trained["classes"]))
     facts = [
-        ("label", f"{show.safe(trained['label'])}, {show.count(len(trained['classes']))} classes"),
-        ("items", f"{show.count(trained['n_train'])} trained on, {show.count(trained['n_test'])} held out ({split})"),
+        ("label", f"{show.safe(trained['label'])}, {n} classes"),
+        ("items", _items(trained)),
         ("left out", _left_out(trained["left_out"])),
-        *((name, _metric(name, metrics)) for name in SHOWN if metrics.get(name) is not None),
+        *((said, _metric(name, metrics)) for said, name in SCORES if metrics.get(name) is not None),
+        ("calibration", _calibration(trained)),
+        ("sets", _sets(trained)),
+        ("abstains", _abstains(trained)),
+        ("weakest", _weakest(trained["per_class"])),
+        ("confused", _confused(trained["confusion"]["pairs"])),
+        ("labels", _labels(name, metrics)),
         ("space", trained["space"][:12]),
+        ("next", f"permafrost classify {name} ITEM"),
     ]
     return show.block(title, facts)
+
+
+def _items(trained: Mapping[str, Any]) -> str:
+    near = trained["near_duplicates"]
+    joined = (
+        f"; {show.count(near['items'])} are near-duplicates (cosine {near['threshold']:.3f})" if near["items"] else ""
+    )
+    counts = f"{show.count(trained['n_train'])} trained on, {show.count(trained['n_test'])} held out"
+    return f"{counts} ({show.safe(trained['split'])}){joined}"
 
 
 def _left_out(classes: Mapping[str, int]) -> str:
@@ -66,3 +101,45 @@ def _left_out(classes: Mapping[str, int]) -> str:
 def _metric(name: str, metrics: Mapping[str, Any]) -> str:
     interval = metrics.get(f"{name}_interval")
     return f"{metrics[name]:.3f}" + (f"  [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def _calibration(trained: Mapping[str, Any]) -> str:
+    how, metrics = trained["calibration"], trained["metrics"]
+    method = f"temperature {how['temperature']:.2f}" if how["temperature"] is not None else how["method"]
+    return f"{method}; ECE {metrics['ece_uncalibrated']:.3f} before, {metrics['ece']:.3f} after"
+
+
+def _sets(trained: Mapping[str, Any]) -> str:
+    sets, metrics = trained["sets"], trained["metrics"]
+    asked = f"{sets['coverage']:.0%} asked" + (" for every class" if sets["per_class"] else "")
+    size = f"{metrics['set_size']:.2f} classes on average"
+    endless = sum(value is None for value in sets["most"])
+    always = f"; {endless} classes are in every set: too few rows to promise more" if endless else ""
+    return f"{_metric('coverage', metrics)} held the true class, {asked}; {size}{always}"
+
+
+def _abstains(trained: Mapping[str, Any]) -> str:
+    metrics, unlike = trained["metrics"], "where an item is unlike the training ones"
+    if "answered" not in metrics:
+        return unlike
+    if not metrics["answered"]:
+        return "always: no threshold keeps the risk that was asked; label more, or allow more"
+    risk = (
+        f"{metrics['answered_risk']:.3f} of them wrong, below {metrics['answered_risk_bound']:.3f} with 95 % confidence"
+    )
+    return f"on {1 - metrics['answered']:.0%} as unsure ({risk}), and {unlike}"
+
+
+def _weakest(table: Sequence[Mapping[str, Any]]) -> str:
+    scored = sorted((row for row in table if row["f1"] is not None), key=lambda row: row["f1"])[:WEAKEST]
+    return ", ".join(f"{show.safe(row['class'])} F1 {row['f1']:.2f} of {row['n']}" for row in scored)
+
+
+def _confused(pairs: Sequence[Mapping[str, Any]]) -> str:
+    first = pairs[:WEAKEST]
+    return ", ".join(f"{show.safe(p['true'])} as {show.safe(p['predicted'])} ({p['n']})" for p in first)
+
+
+def _labels(name: str, metrics: Mapping[str, Any]) -> str:
+    n = metrics["suspicious_labels"]
+    return f"{show.count(n)} hard or mislabelled: permafrost label-errors {name}" if n else ""

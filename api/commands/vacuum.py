@@ -16,7 +16,7 @@ def run(
     purge: Annotated[bool, option("Erase deleted rows from every file. Waits for readers.", "--purge")] = False,
     keep: Annotated[float | None, option("Keep versions for so many hours. Default: 1.", metavar="HOURS")] = None,
 ) -> Result:
-    """Sweep what was deleted, merge small files, drop old versions.
+    """Sweep what was deleted, merge files, drop old versions.
 
     Runs and searches go on meanwhile. With --purge nothing deleted stays in any file.
     """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 
 from api.envelope import Document
 from api.routes._context import Acts, CollectionName
-from api.schemas import HeadsReply, PredictReply, PredictRequest, errors
+from api.schemas import MOST_K, HeadsReply, LabelErrorsReply, PredictReply, PredictRequest, errors
 from api.strict import StrictRoute
 
 router = APIRouter(prefix="/v1/collections", tags=["heads"], route_class=StrictRoute)
@@ -31,3 +31,12 @@ def predict(collection: CollectionName, head: HeadName, asked: PredictRequest, a
     """Classify inputs with a head, in their order."""
     inputs = [one.opened() for one in asked.inputs]
     return Document(acts.classify(collection, head, inputs, top_k=asked.top_k, space=asked.space))
+
+
+@router.get("/{collection}/heads/{head}/label-errors", responses={200: {"model": LabelErrorsReply}, **errors(404, 422)})
+def label_errors(
+    collection: CollectionName, head: HeadName, acts: Acts,
+    limit: Annotated[int, Query(ge=1, le=MOST_K, description="How many at most.")] = 20,
+) -> Document:  # fmt: skip
+    """List the items whose label a head doubts, most suspicious first."""
+    return Document(acts.label_errors(collection, head, limit=limit))

@@ -232,6 +232,36 @@ def test_train_and_classify(run: Run, store: Path, tmp_path: Path) -> None:
     read = run("--store", store, "classify", "pics/hue", tmp_path / "new.png", "-k", "1")
     assert read.out.split()[1] == "green"
     assert read.err.startswith("pics/hue@1, space ")
+    assert found["results"][0].keys() >= {"prediction_set", "abstained", "domain"}
+
+
+def test_train_says_what_a_tired_engineer_needs(run: Run, store: Path) -> None:
+    words = ("--coverage", "0.8", "--max-risk", "0.3", "--group-column", "year", "--no-controls")
+    said = run("--store", store, "train", "notes", "--label", "label", *words)
+    assert said.code == 0
+    for part in ("accuracy", "majority", "calibration", "80% asked", "abstains", "next", "classify notes/label"):
+        assert part in said.out
+    assert run("--store", store, "train", "notes", "--label", "label", "--coverage", "1.5").code == 2
+    full = run("--store", store, "train", "pics", "--label", "label").out
+    assert "shuffled labels" in full
+    assert "10 neighbours" in full
+
+
+def test_a_wrong_label_is_listed_and_settled_once_it_is_set(run: Run, store: Path) -> None:
+    assert run("--store", store, "label", "notes", "--id", "n4", "--set", "label=money").code == 0
+    assert run("--store", store, "train", "notes", "--label", "label", "--name", "doubt").code == 0
+    listed = run("--store", store, "label-errors", "notes/doubt", "--json").json
+    assert [(e["id"], e["given"], e["suggested"]) for e in listed["errors"]] == [("n4", "money", "boat")]
+    assert len(listed["errors"][0]["like"]) == 3
+    read = run("--store", store, "label-errors", "notes/doubt", "--limit", "1")
+    assert "n4" in read.out
+    assert "hard or mislabelled" in read.err
+    run("--store", store, "label", "notes", "--id", "n4", "--set", "label=boat")
+    done = run("--store", store, "label-errors", "notes/doubt")
+    assert "no label is doubted" in done.out
+    assert "1 more were relabelled" in done.err
+    assert "stale" in done.err
+    assert run("--store", store, "label-errors", "notes").code == 2
 
 
 def test_an_encoder_that_cannot_be_had_leaves_no_empty_collection(run: Run, store: Path, sources: Path) -> None:

@@ -132,6 +132,8 @@ def test_train_gives_a_head_that_predicts(store: Path) -> None:
     assert found.labels == ["money", "boat", "money"]
     assert len(found) == 3
     assert "label" in repr(found).splitlines()[0]
+    assert {"prediction_set", "abstained", "why", "domain"} <= set(found[0])
+    assert head.label_errors(limit=3).errors == []
     with pytest.raises(pf.UsageError, match="a list"):
         head.predict("a red boat")
 

@@ -14,7 +14,15 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import Readiness, create_app, warm
-from api.schemas import CollectionReply, CollectionsReply, HeadsReply, ItemReply, PredictReply, SearchReply
+from api.schemas import (
+    CollectionReply,
+    CollectionsReply,
+    HeadsReply,
+    ItemReply,
+    LabelErrorsReply,
+    PredictReply,
+    SearchReply,
+)
 from api.service import Service
 from api.settings import Settings
 from embedder.errors import SpaceMismatch
@@ -98,6 +106,7 @@ def test_replies_have_the_shape_of_the_schema(client: TestClient) -> None:
         (CollectionsReply, client.get("/v1/collections")),
         (CollectionReply, client.get("/v1/collections/notes")),
         (HeadsReply, client.get("/v1/collections/notes/heads")),
+        (LabelErrorsReply, client.get("/v1/collections/notes/heads/subject/label-errors?limit=2")),
         (ItemReply, client.get("/v1/collections/notes/items/n1")),
         (SearchReply, client.post(SEARCH, json={"query": {"text": "a red boat"}})),
         (PredictReply, client.post(PREDICT, json=vector)),

@@ -11,7 +11,11 @@ from safetensors import numpy as safetensors
 
 from embedder.errors import Damaged, SpaceMismatch, UnknownName, UsageError
 from heads import saved
+from heads.calibration import Calibration
+from heads.conformal import fit
+from heads.guard import Guard
 from heads.kinds.linear import Linear
+from heads.noise import suspects
 from heads.saved import list_heads, load_head
 from heads.train import held_out, train
 from index import commit, files
@@ -30,6 +34,8 @@ def test_a_saved_head_says_the_same_to_the_bit(tmp_path: Path) -> None:
     fitted = Linear(seed=0).fit(task.X, task.y, task.units)
     expected = fitted.predict_proba(task.X)
     assert np.array_equal(head.model.predict_proba(task.X), expected)
+    assert head.guard is not None
+    expected = head.guard.calibration(expected)
     said = head.predict(task.X)
     assert [list(p.probabilities.values()) for p in said] == [sorted(row.tolist(), reverse=True) for row in expected]
     assert [p.label for p in said] == [head.classes[i] for i in expected.argmax(axis=1)]
@@ -51,7 +57,7 @@ def test_what_is_saved_is_arrays_and_json(tmp_path: Path) -> None:
     assert np.array_equal(arrays["test_probabilities"], held.probabilities.astype(np.float32))
     assert np.array_equal(arrays["test_labels"], task.y[held.rows])
     assert manifest["sha256"] == files.sha256(folder / "head.safetensors")
-    assert (manifest["format"], manifest["seed"], manifest["space"]) == (1, 0, collection.space().as_json())
+    assert (manifest["format"], manifest["seed"], manifest["space"]) == (2, 0, collection.space().as_json())
     assert not any(module in json.dumps(manifest) for module in ("heads.", "sklearn", "numpy"))
 
 
@@ -110,9 +116,9 @@ def _same(path: Path, whole: bytes) -> bool:
 def test_a_newer_format_and_a_missing_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     collection = animals(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(saved, "FORMAT", 2)
+        patched.setattr(saved, "FORMAT", 3)
         train(collection, label="label")
-    with pytest.raises(Damaged, match="format 2; this version reads 1"):
+    with pytest.raises(Damaged, match="format 3; this version reads 1 and 2"):
         load_head(collection, "label")
     train(collection, label="label")
     (folder_of(collection, version=2) / "head.safetensors").unlink()
@@ -191,10 +197,14 @@ def test_heads_that_are_saved_at_once_get_versions_of_their_own(tmp_path: Path) 
     collection = animals(tmp_path, per_class=6)
     task = task_of(collection)
     model = Linear(C=1.0).fit(task.X, task.y)
-    rows = saved.rows_of(task, task.train, model.predict_proba(task.X))
+    P = model.predict_proba(task.X)
+    rows = saved.rows_of(task, task.train, P, suspects(P, task.y))
+    guard = Guard(Calibration(), fit(P, task.y, 0.9))
 
     def save(_: int) -> int:
-        return saved.save(collection, "h", {"kind": "linear", "space": collection.space().as_json()}, model, rows)
+        return saved.save(
+            collection, "h", {"kind": "linear", "space": collection.space().as_json()}, model, rows, guard
+        )
 
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(save, range(8))) == list(range(1, 9))
