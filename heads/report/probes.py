@@ -120,8 +120,12 @@ class Probe:
 
 def linear(candidate: Candidate, on: Plan) -> Probe:
     """Probe with logistic regression, its C chosen inside each training part."""
-    make: Callable[[], Head] = SparseLinear if isinstance(candidate.X, TermCounts) else Linear
-    return cross_validated(candidate, on, make, head="linear")
+    return cross_validated(candidate, on, lambda: linear_head(candidate), head="linear")
+
+
+def linear_head(candidate: Candidate) -> Head:
+    """Return an unfitted logistic regression of the sort that the candidate's features need."""
+    return SparseLinear() if isinstance(candidate.X, TermCounts) else Linear()
 
 
 def cross_validated(candidate: Candidate, on: Plan, make: Callable[[], Head], *, head: str) -> Probe:
