@@ -19,6 +19,8 @@ Floats = NDArray[np.float64]
 DRAWS = 2000
 SMALLEST = 0.005
 CHUNK = 250
+LEAST_DF = 9
+Z975, Z80 = 1.959963984540054, 0.8416212335729143
 
 
 class Resampler:
@@ -33,8 +35,11 @@ class Resampler:
         self.sizes = np.bincount(units).astype(np.float64)
         rng = np.random.default_rng(seed)
         n = len(self.sizes)
-        rows = (np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(draws))
-        self.weights: NDArray[np.uint8] = np.stack([np.minimum(row, 255).astype(np.uint8) for row in rows])
+        self.weights: NDArray[np.uint8] = np.empty((draws, n), dtype=np.uint8)
+        for start in range(0, draws, CHUNK):
+            rows = self.weights[start : start + CHUNK]
+            picked = rng.integers(n, size=rows.shape) + n * np.arange(len(rows))[:, None]
+            rows[:] = np.minimum(np.bincount(picked.ravel(), minlength=rows.size), 255).reshape(rows.shape)
 
     def means(self, values: Floats, *, out_of_bag: bool = False) -> Floats:
         """Return the mean over rows of each column of `values` (n, m) in each draw: (draws, m).
@@ -70,8 +75,9 @@ class Comparison:
     """`a` against `b` on the same rows, folds and repeats; differences are a - b, on the scale of the scores.
 
     Attributes:
-        interval, tie_interval: 95 % and 90 %, paired bootstrap over units.
-        p: two-sided, the larger of a t test on units' sums and Nadeau and Bengio's; `mcnemar`: exact, first repeat.
+        interval, tie_interval: 95 % and 90 %, paired bootstrap over units; `t_interval`: 95 %, Student's t over units.
+        p: two-sided, of a t test on units' sums, or Nadeau and Bengio's where `sure` reads theirs and it is larger.
+        mcnemar: exact p, first repeat.
         spread: mean over rows of the squared difference: with one repeat, the share of items where only one is right.
         design: how much larger the variance is than that of so many single items (1 without groups).
     """
@@ -81,6 +87,7 @@ class Comparison:
     difference: float
     interval: Interval
     tie_interval: Interval
+    t_interval: Interval
     p: float
     nadeau_bengio: NadeauBengio
     mcnemar: float
@@ -91,9 +98,14 @@ class Comparison:
 
     @cached_property
     def sure(self) -> Interval:
-        """The interval that verdicts read: it covers the bootstrap's and Nadeau and Bengio's."""
-        (low, high), (least, most) = self.interval, self.nadeau_bengio.interval
-        return min(low, least), max(high, most)
+        """The interval that verdicts read: covers the bootstrap's, Student's t over units, and Nadeau and Bengio's.
+
+        Of a single repeat, which only large sets have, the latter's 4 degrees of freedom say too little: it is left out.
+        """
+        ends = [self.interval, self.t_interval]
+        if self.nadeau_bengio.df >= LEAST_DF:
+            ends.append(self.nadeau_bengio.interval)
+        return min(low for low, _ in ends), max(high for _, high in ends)
 
     def direction(self, margin: float = MARGIN) -> Direction:
         """Return which way it points: by `sure`, or a tie by TOST within ±margin."""
@@ -128,12 +140,16 @@ def paired(
     n, difference, spread = len(each), float(each.mean()), float((each**2).mean())
     error = _standard_error(each, resampler)
     nb = nadeau_bengio(_by_fold(gaps, fold), 1 / (int(fold.max()) or 1))
-    p = 1.0 if error == 0 else float(2 * stats.t.sf(abs(difference) / error, len(resampler.sizes) - 1))
+    df = max(len(resampler.sizes) - 1, 1)
+    p = 1.0 if error == 0 else float(2 * stats.t.sf(abs(difference) / error, df))
+    half = float(stats.t.ppf(0.975, df)) * error
     alone = spread - difference**2
+    only = int((gaps[0] > 0).sum()), int((gaps[0] < 0).sum())
     return Comparison(
         *names, difference=difference, interval=_quantiles(drawn, 0.95), tie_interval=_quantiles(drawn, 0.90),
-        p=max(p, nb.p), nadeau_bengio=nb, mcnemar=mcnemar(int((gaps[0] > 0).sum()), int((gaps[0] < 0).sum())),
-        spread=spread, design=n * error**2 / alone if alone > 0 else 1.0, items=n, units=len(resampler.sizes),
+        t_interval=(difference - half, difference + half),
+        p=max(p, nb.p) if nb.df >= LEAST_DF else p, nadeau_bengio=nb, mcnemar=mcnemar(*only), spread=spread,
+        design=n * error**2 / alone if alone > 0 else 1.0, items=n, units=len(resampler.sizes),
     )  # fmt: skip
 
 
@@ -175,10 +191,14 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for their number (Holm 1979), in the order given."""
-    order = np.argsort(p, kind="stable")
-    steps = np.sort(np.asarray(p, dtype=np.float64)) * np.arange(len(p), 0, -1)
+def holm(p: Sequence[float], family: int | None = None) -> list[float]:
+    """Return p-values adjusted for their number (Holm 1979), in the order given.
+
+    Args:
+        family: how many comparisons there were where `p` has but some of them; the rest count as larger ones.
+    """
+    order, count = np.argsort(p, kind="stable"), family or len(p)
+    steps = np.sort(np.asarray(p, dtype=np.float64)) * (count - np.arange(len(p)))
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return [float(v) for v in adjusted]
@@ -192,4 +212,4 @@ def items_needed(delta: float, discordance: float) -> float:
         discordance: share of items that exactly one gets right; at least `delta`.
     """
     share = max(discordance, delta)
-    return float((1.96 * np.sqrt(share) + 0.84 * np.sqrt(share - delta**2)) ** 2 / delta**2)
+    return float((Z975 * np.sqrt(share) + Z80 * np.sqrt(share - delta**2)) ** 2 / delta**2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -51,11 +52,8 @@ def selectivity(candidate: Candidate, on: Plan, types: NDArray[np.intp]) -> dict
     """
     tasks = [on.y, *(control_task(types, on.y, on.seed + k) for k in range(CONTROL_TASKS))]
     real, *control = _ridge(candidate, on).accuracies(tasks, on.n_classes).tolist()
-    return {
-        "accuracy": real,
-        "control_accuracy": float(np.mean(control)),
-        "selectivity": real - float(np.mean(control)),
-    }
+    mean = float(np.mean(control))
+    return {"accuracy": real, "control_accuracy": mean, "selectivity": real - mean}
 
 
 def _ridge(candidate: Candidate, on: Plan) -> FoldRidge:
@@ -91,7 +89,7 @@ def online_code(candidate: Candidate, on: Plan) -> dict[str, float]:
     ends = [_unit_end(on.units[order], round(share * len(on) / 100)) for share in BLOCKS]
     starts = [end for end in ends[:-1] if end >= LEAST_ROWS and len(np.unique(on.y[order[:end]])) > 1]
     steps = sorted({*starts, len(on)})
-    bits = [_block(candidate, on, order[:a], order[a:b]) for a, b in zip(steps, steps[1:], strict=False)]
+    bits = [_block(candidate, on, order[:a], order[a:b]) for a, b in pairwise(steps)]
     return code_length(steps[0], bits, len(on), on.n_classes)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.isotonic import IsotonicRegression
+from scipy.optimize import isotonic_regression
 
 from heads.report.verdict import Interval, plain
 
@@ -62,7 +62,7 @@ def labels_saved(sizes: Floats, encoder: Floats, control: Floats, *, seed: int =
 
 
 def _times(sizes: Floats, encoder: Floats, control: Floats) -> tuple[float, str]:
-    ours, theirs, n = _falling(sizes, encoder), _falling(sizes, control), float(sizes[-1])
+    ours, theirs, n = _falling(encoder), _falling(control), float(sizes[-1])
     if ours[-1] <= theirs[-1]:
         size, reached = _size_at(sizes, ours, theirs[-1])
         return n / size, "about" if reached else "at least"
@@ -70,8 +70,8 @@ def _times(sizes: Floats, encoder: Floats, control: Floats) -> tuple[float, str]
     return size / n, "about" if reached else "at most"
 
 
-def _falling(sizes: Floats, errors: Floats) -> Floats:
-    return np.asarray(IsotonicRegression(increasing=False).fit_transform(np.log(sizes), errors))
+def _falling(errors: Floats) -> Floats:
+    return np.asarray(isotonic_regression(errors, increasing=False).x)
 
 
 def _size_at(sizes: Floats, errors: Floats, target: float) -> tuple[float, bool]:

@@ -22,7 +22,7 @@ from heads.report.compare import Comparison, Resampler, paired
 from heads.report.terms import SparseLinear, TermCounts
 
 FOLDS = 5
-REPEATS = ((1000, 5), (4000, 2))
+REPEATS = ((500, 3), (2000, 2))
 NEIGHBOURS, TEMPERATURE, BLOCK = 10, 0.07, 500
 TINY = float(np.finfo(np.float32).tiny)
 
@@ -68,7 +68,7 @@ def plan(y: Ints, units: Sequence[str], *, repeats: int | None = None, seed: int
     Args:
         y: (n,) codes from 0, each class in two units at least.
         units: (n,) names, equal where rows belong together.
-        repeats: none means 5 up to 1,000 rows, 2 up to 4,000, 1 above.
+        repeats: none means 3 up to 500 rows, 2 up to 2,000, 1 above.
 
     Raises:
         UsageError: fewer than five units: nothing can be held out five times.

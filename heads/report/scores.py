@@ -38,10 +38,11 @@ def scores(candidate: Candidate, on: Plan) -> dict[str, float]:
     y, X = on.y[rows], candidate.X
     if isinstance(X, TermCounts):
         return {"knn_loo": _neighbours(candidate, on, rows)}
-    part = Candidate(candidate.name, candidate.kind, X[rows])
+    X = X[rows]
+    part = Candidate(candidate.name, candidate.kind, X)
     sub = Plan(y, on.n_classes, on.units[rows], on.fold[:, rows], on.seed)
-    knn = _neighbours(part, sub, np.arange(len(rows)))
-    return {"knn_loo": knn, "logme": logme(X[rows], y), "h_score": h_score(X[rows], y), "transrate": transrate(X[rows], y)}  # fmt: skip
+    found = {"knn_loo": _neighbours(part, sub, np.arange(len(rows)))}
+    return found | {"logme": logme(X, y), "h_score": h_score(X, y), "transrate": transrate(X, y)}
 
 
 def agreement(scored: Mapping[str, Mapping[str, float]], accuracy: Mapping[str, float]) -> dict[str, float | None]:
@@ -80,13 +81,13 @@ def logme(F: FloatMatrix, y: Ints) -> float:
 def _evidence(s2: Floats, x2: Floats, norm2: float, n: int) -> float:
     """Maximise the evidence of one target; `s2` squared singular values, `x2` squared projections on them."""
     outside, ratio = max(norm2 - float(x2.sum()), 0.0), float(s2.mean())
-    tiny = np.finfo(np.float64).tiny
+    tiny, least, most = float(np.finfo(np.float64).tiny), ratio * 1e-12, ratio * 1e12
     for _ in range(ITERATIONS):
         gamma = float((s2 / (s2 + ratio)).sum())
         m2 = max(float((s2 * x2 / (s2 + ratio) ** 2).sum()), tiny)
         r2 = max(float((x2 * (ratio / (s2 + ratio)) ** 2).sum()) + outside, tiny)
         alpha, beta = gamma / m2, max(n - gamma, tiny) / r2
-        before, ratio = ratio, alpha / beta
+        before, ratio = ratio, float(np.clip(alpha / beta, least, most))
         if abs(ratio - before) <= TOLERANCE * before:
             break
     value = len(s2) / 2 * np.log(alpha) + n / 2 * np.log(beta) - 0.5 * np.log(alpha + beta * s2).sum()

@@ -59,8 +59,8 @@ def _sentence(found: Direction, ours: Nested, bar: Nested, gap: Comparison, on: 
         own = on.resampler.interval(ours.correct.mean(axis=0))
         groups = f" in {gap.units} groups" if gap.units < gap.items else ""
         return (
-            f"Pretraining helps: on {gap.items} items{groups}, {ours.name} gets {percent(ours.accuracy)} ({span(own)}), "
-            f"{size} over the best control ({bar.name})."
+            f"Pretraining helps: on {gap.items} items{groups}, {ours.name} gets {percent(ours.accuracy)} "
+            f"({span(own)}), {size} over the best control ({bar.name})."
         )
     if found == "below":
         return f"{ours.name} is worse than {bar.name} by {size}: negative transfer when frozen."
