@@ -80,17 +80,21 @@ def tfidf(texts: Iterable[str]) -> Candidate:
     return Candidate("tfidf", "tfidf", TermCounts.of(list(texts)))
 
 
-def permuted(y: Ints, units: NDArray[np.intp], seed: int) -> Ints:
-    """Return labels in which units have swapped places: what is left is chance.
+def permuted(y: Ints, units: NDArray[np.intp], fold: Ints, seed: int) -> Ints:
+    """Return labels in which units have swapped places within their fold: what is left is chance.
 
-    A unit gets the labels of another, repeated or cut to its size, so rows that belong together stay alike.
+    A unit gets the labels of another, repeated or cut to its size, so rows that belong together stay alike. Swapping
+    between folds would unbalance folds that are stratified, and even features that say nothing would look better than
+    that.
     """
     rng = np.random.default_rng(seed)
-    order = np.argsort(units, kind="stable")
-    blocks = np.split(order, np.flatnonzero(np.diff(units[order])) + 1)
     out = y.copy()
-    for block, other in zip(blocks, rng.permutation(len(blocks)), strict=True):
-        out[block] = np.resize(y[blocks[other]], len(block))
+    for k in np.unique(fold):
+        rows = np.flatnonzero(fold == k)
+        order = rows[np.argsort(units[rows], kind="stable")]
+        blocks = np.split(order, np.flatnonzero(np.diff(units[order])) + 1)
+        for block, other in zip(blocks, rng.permutation(len(blocks)), strict=True):
+            out[block] = np.resize(y[blocks[other]], len(block))
     return out
 
 

@@ -100,7 +100,7 @@ class Comparison:
     def sure(self) -> Interval:
         """The interval that verdicts read: covers the bootstrap's, Student's t over units, and Nadeau and Bengio's.
 
-        Of a single repeat, which only large sets have, the latter's 4 degrees of freedom say too little: it is left out.
+        Of a single repeat, which only large sets have, the last has 4 degrees of freedom and says too little: it is left out.
         """
         ends = [self.interval, self.t_interval]
         if self.nadeau_bengio.df >= LEAST_DF:
@@ -113,7 +113,7 @@ class Comparison:
 
     def needed(self, margin: float = MARGIN) -> tuple[float, float]:
         """Return (difference, items) at 80 % power: of the margin, or where that many are there, of what was seen."""
-        need = items_needed(margin, self.spread) * self.design
+        need = items_needed(margin, self.spread) * self.design if margin > 0 else 0
         if need > self.items:
             return margin, need
         seen = max(abs(self.difference), SMALLEST)

@@ -38,7 +38,7 @@ class Permutation:
 
 def permutation_test(candidate: Candidate, on: Plan, *, draws: int = PERMUTATIONS) -> Permutation:
     """Ask whether anything at all can be read from the features, by ridge on the folds of the first repeat."""
-    labels = [on.y, *(permuted(on.y, on.units, on.seed + k) for k in range(draws))]
+    labels = [on.y, *(permuted(on.y, on.units, on.fold[0], on.seed + k) for k in range(draws))]
     real, *null = _ridge(candidate, on).accuracies(labels, on.n_classes).tolist()
     p = (1 + sum(value >= real for value in null)) / (draws + 1)
     return Permutation(real, float(np.mean(null)), p, draws)
