@@ -91,6 +91,9 @@ def permuted(y: Ints, units: NDArray[np.intp], fold: Ints, seed: int) -> Ints:
     out = y.copy()
     for k in np.unique(fold):
         rows = np.flatnonzero(fold == k)
+        if len(np.unique(units[rows])) == len(rows):
+            out[rows] = y[rng.permutation(rows)]
+            continue
         order = rows[np.argsort(units[rows], kind="stable")]
         blocks = np.split(order, np.flatnonzero(np.diff(units[order])) + 1)
         for block, other in zip(blocks, rng.permutation(len(blocks)), strict=True):

@@ -100,7 +100,7 @@ class Comparison:
     def sure(self) -> Interval:
         """The interval that verdicts read: covers the bootstrap's, Student's t over units, and Nadeau and Bengio's.
 
-        Of a single repeat, which only large sets have, the last has 4 degrees of freedom and says too little: it is left out.
+        Of a single repeat, which only large sets have, the last has too few degrees of freedom and is left out.
         """
         ends = [self.interval, self.t_interval]
         if self.nadeau_bengio.df >= LEAST_DF:
