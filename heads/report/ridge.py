@@ -1,0 +1,110 @@
+"""Ridge regression to class codes over fixed folds: the cheap probe that orders many candidates, and permutes labels.
+
+Every training part's normal equations are sums of the folds' own, so one pass over the rows gives the models of all
+folds and, for pairs of folds, those of the inner choice: what is held out twice is solved once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+from embedder.records import FloatMatrix
+from heads.folds import Ints
+
+Floats = NDArray[np.float64]
+GRID = (0.001, 0.01, 0.1, 1.0)
+FIXED = 0.1
+MOST_CELLS = 20_000_000
+
+
+@dataclass(frozen=True)
+class RidgeProbe:
+    """`correct` (n,) held-out; `inner` (k,): accuracy inside each fold's training rows, each held out once more."""
+
+    correct: NDArray[np.bool_]
+    inner: Floats
+
+    @property
+    def accuracy(self) -> float:
+        """Share of rows predicted right."""
+        return float(self.correct.mean())
+
+
+class FoldRidge:
+    """The factors of (X, fold), ready for any labels.
+
+    Args:
+        X: (n, d) float; where n < d it is rotated into n axes first, which changes nothing.
+        fold: (n,) codes 0 to k-1, k >= 3.
+    """
+
+    def __init__(self, X: FloatMatrix, fold: Ints) -> None:
+        rows = np.asarray(X, dtype=np.float32) - X.mean(axis=0, dtype=np.float64).astype(np.float32)
+        if rows.shape[0] < rows.shape[1]:
+            u, s, _ = np.linalg.svd(rows, full_matrices=False)
+            rows = u * s
+        self.fold, self.rows = fold, [np.flatnonzero(fold == k) for k in range(int(fold.max()) + 1)]
+        self.parts = [np.asarray(rows[at], dtype=np.float32) for at in self.rows]
+        self.grams = [np.asarray(part.T @ part, dtype=np.float64) for part in self.parts]
+        self.sums = [part.sum(axis=0, dtype=np.float64) for part in self.parts]
+
+    def probe(self, y: Ints, n_classes: int) -> RidgeProbe:
+        """Predict every fold by the others, the penalty chosen among `GRID` by accuracy inside those others."""
+        hot = [_one_hot(y[at], n_classes) for at in self.rows]
+        right = np.zeros((len(GRID), len(self.parts)))
+        for f, g in combinations(range(len(self.parts)), 2):
+            for c, weights in enumerate(self._solved(hot, (f, g), GRID)):
+                right[c, f] += self._hits(g, weights, y).sum()
+                right[c, g] += self._hits(f, weights, y).sum()
+        held = np.array([len(self.fold) - len(at) for at in self.rows])
+        chosen = right.argmax(axis=0)
+        correct = np.zeros(len(y), dtype=bool)
+        for f, at in enumerate(self.rows):
+            (weights,) = self._solved(hot, (f,), [GRID[chosen[f]]])
+            correct[at] = self._hits(f, weights, y)
+        return RidgeProbe(correct, right.max(axis=0) / held)
+
+    def accuracies(self, ys: Sequence[Ints], n_classes: int) -> Floats:
+        """Return the held-out accuracy (len(ys),) for each set of labels, at one fixed penalty."""
+        many = max(1, MOST_CELLS // (max(map(len, self.rows)) * n_classes))
+        blocks = [ys[start : start + many] for start in range(0, len(ys), many)]
+        return np.concatenate([self._accuracies(block, n_classes) for block in blocks])
+
+    def _accuracies(self, ys: Sequence[Ints], n_classes: int) -> Floats:
+        hot = [np.concatenate([_one_hot(y[at], n_classes) for y in ys], axis=1) for at in self.rows]
+        right = np.zeros(len(ys))
+        for f, at in enumerate(self.rows):
+            ((W, b),) = self._solved(hot, (f,), [FIXED])
+            said = (self.parts[f] @ W + b).reshape(len(at), len(ys), n_classes).argmax(axis=2)
+            right += (said == np.stack([y[at] for y in ys], axis=1)).sum(axis=0)
+        return right / len(self.fold)
+
+    def _hits(self, f: int, weights: tuple[FloatMatrix, FloatMatrix], y: Ints) -> NDArray[np.bool_]:
+        return np.asarray((self.parts[f] @ weights[0] + weights[1]).argmax(axis=1) == y[self.rows[f]])
+
+    def _solved(
+        self, hot: list[FloatMatrix], without: tuple[int, ...], penalties: Sequence[float]
+    ) -> list[tuple[FloatMatrix, FloatMatrix]]:
+        """Return (W, b) for each penalty, fitted to all folds but `without`, the intercept unpenalised."""
+        kept = [k for k in range(len(self.parts)) if k not in without]
+        n = sum(len(self.rows[k]) for k in kept)
+        mean = np.sum([self.sums[k] for k in kept], axis=0) / n
+        share = np.sum([hot[k].sum(axis=0, dtype=np.float64) for k in kept], axis=0) / n
+        gram = np.sum([self.grams[k] for k in kept], axis=0) - n * np.outer(mean, mean)
+        target = np.sum([self.parts[k].T @ hot[k] for k in kept], axis=0) - n * np.outer(mean, share)
+        unit = max(float(np.trace(gram)) / len(gram), float(np.finfo(np.float64).tiny))
+        found = []
+        for penalty in penalties:
+            W = cho_solve(cho_factor(gram + penalty * unit * np.eye(len(gram))), target)
+            found.append((W.astype(np.float32), (share - mean @ W).astype(np.float32)))
+        return found
+
+
+def _one_hot(y: Ints, n_classes: int) -> FloatMatrix:
+    return np.eye(n_classes, dtype=np.float32)[y]
