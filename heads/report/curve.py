@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -198,5 +197,11 @@ def _line(x: Floats, means: Floats, weight: Floats) -> Floats:
     losses = [(weight * (means - a[:, None] * x - c[:, None]) ** 2).sum(axis=1) for a, c in options]
     best = np.argmin(losses, axis=0)
     rows = np.arange(len(means))
-    return np.stack([np.stack([a for a, _ in options])[best, rows], np.stack([c for _, c in options])[best, rows],
-                     np.stack(losses)[best, rows]], axis=1)
+    return np.stack(
+        [
+            np.stack([a for a, _ in options])[best, rows],
+            np.stack([c for _, c in options])[best, rows],
+            np.stack(losses)[best, rows],
+        ],
+        axis=1,
+    )

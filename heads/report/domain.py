@@ -19,7 +19,12 @@ from heads.report import strange
 from heads.report.compare import holm
 from heads.report.strange import Strange
 from heads.report.twosample import (
-    ClassifierTest, PermutationTest, Sample, classifier, describe, mmd_and_energy,
+    ClassifierTest,
+    PermutationTest,
+    Sample,
+    classifier,
+    describe,
+    mmd_and_energy,
 )  # fmt: skip
 from heads.report.verdict import LEVEL, Interval, Verdict, percent, plain, rounded, span
 

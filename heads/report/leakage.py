@@ -54,9 +54,7 @@ class Leakage:
         return plain(vars(self) | {"pairs": self.pairs[:100], "gap": self.gap})
 
 
-def leakage(
-    X: FloatMatrix, y: Ints, units: Ints, *, split: tuple[Ints, Ints] | None = None, seed: int = 0
-) -> Leakage:
+def leakage(X: FloatMatrix, y: Ints, units: Ints, *, split: tuple[Ints, Ints] | None = None, seed: int = 0) -> Leakage:
     """Vote for every row among all others, or for the test rows among the training rows.
 
     Args:

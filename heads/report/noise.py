@@ -31,7 +31,7 @@ class Noise:
         rate: 1 - trace of the estimated joint of given and true labels; `interval` 95 %, bootstrapped over units.
         order: positions of items that are said to be of another class, the most certain first.
         suggested: (n,) the class that the probe would give, the item's own where it does not contradict.
-        sureness: P(the probe is surer of such an item than of one it agrees with): 0.5 for labels wrong at random,
+        sureness: P(the probe is surer where it contradicts the label than where it agrees): 0.5 for labels wrong at random,
             far less for classes that overlap; NaN where there is none. `sureness_interval` 95 %.
     """
 
@@ -82,17 +82,16 @@ def noise(probe: Probe, resampler: Resampler) -> Noise:
     rates = [1 - float(np.trace(joint(p, y, w)[0])) for w in draws]
     low, high = np.quantile(rates, [0.025, 0.975]).tolist()
     suggested = np.where(doubted, best, y).astype(np.intp)
-    sure, interval = _sureness(p.max(axis=1), doubted, p.argmax(axis=1) == y)
+    sure, interval = _sureness(p.max(axis=1), p.argmax(axis=1) != y)
     return Noise(1 - float(np.trace(found)), (low, high), order.astype(np.intp), suggested, sure, interval)
 
 
-def _sureness(top: Floats, doubted: NDArray[np.bool_], agreed: NDArray[np.bool_]) -> tuple[float, Interval]:
-    """Return the AUC of the top probability, doubted above agreed, with Hanley and McNeil's interval (1982)."""
-    m, n = int(doubted.sum()), int((agreed & ~doubted).sum())
+def _sureness(top: Floats, wrong: NDArray[np.bool_]) -> tuple[float, Interval]:
+    """Return the AUC of the top probability, wrong above right, with Hanley and McNeil's interval (1982)."""
+    m, n = int(wrong.sum()), int((~wrong).sum())
     if not m or not n:
         return float("nan"), (0.0, 1.0)
-    ranks = rankdata(np.concatenate([top[doubted], top[agreed & ~doubted]]))[:m]
-    auc = float((ranks.sum() - m * (m + 1) / 2) / (m * n))
+    auc = float((rankdata(top)[wrong].sum() - m * (m + 1) / 2) / (m * n))
     q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     variance = (auc * (1 - auc) + (m - 1) * (q1 - auc**2) + (n - 1) * (q2 - auc**2)) / (m * n)
     half = 1.96 * float(np.sqrt(max(variance, 0.0)))

@@ -39,7 +39,7 @@ class Strange:
 
 
 def against(X: FloatMatrix, units: Ints, reference: Sample, rng: np.random.Generator) -> Strange:
-    """Rank items by how far outside the reference they are; rows to compare with and to calibrate are disjoint units."""
+    """Rank items by how far outside the reference they are; disjoint units of it are compared with and calibrate."""
     most_of = (MOST_FIT, MOST_CALIBRATED)
     fit, held = (half.at_most(most, rng) for half, most in zip(reference.halves(rng), most_of, strict=True))
     k = min(NEIGHBOURS, len(fit))

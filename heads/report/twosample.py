@@ -97,7 +97,7 @@ def bandwidth(squared: Floats) -> float:
 
 
 def unbiased_mmd2(kernel: Floats, labels: Floats) -> Floats:
-    """Return (B,) MMD² from a kernel matrix (N, N) with zero diagonal and B labellings (B, N): 1 in the first sample."""
+    """Return (B,) MMD² from a kernel (N, N) with zero diagonal and labellings (B, N): 1 is the first sample."""
     within, between, other = _sums(kernel, labels)
     a = labels.sum(axis=1)
     b = labels.shape[1] - a
@@ -193,7 +193,7 @@ def density_and_coverage(items: Floats, reference: Floats, k: int = NEIGHBOURS) 
 
 
 def describe(items: Floats, reference: Floats) -> dict[str, Any]:
-    """Return distances that no verdict reads, on as many rows of each: `kid`, `frechet`, `density`, `coverage`, `rows`."""
+    """Return what no verdict reads, on as many rows of each: `kid`, `frechet`, `density`, `coverage`, `rows`."""
     n = min(len(items), len(reference))
     items, reference = items[:n], reference[:n]
     density, coverage = density_and_coverage(items, reference)
