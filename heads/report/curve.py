@@ -31,7 +31,7 @@ DELTA = 0.02
 
 @dataclass(frozen=True)
 class Measured:
-    """Errors (D, S) of D draws at S training sizes, ascending; `held` is the mean number of rows that each was scored on.
+    """Errors (D, S) of D draws at S training sizes, ascending; `held`: on how many rows each was scored, in the mean.
 
     Row d, column s: share of the held-out rows that a head trained on `sizes[s]` rows gets wrong.
     """
@@ -83,11 +83,12 @@ class Curve:
         sizes = np.append(self.measured.sizes, 2 * self.n)
         error, low, high = self.error(sizes)
         shown = {k: v for k, v in vars(self).items() if k != "parameters"}
-        return plain(shown | {"trend": self.trend(), "sizes": sizes, "error": error, "low": low, "high": high})
+        shown |= {"trend": self.trend(), "sizes": sizes, "error": error, "low": low, "high": high}
+        return {name: plain(value) for name, value in shown.items()}
 
 
 def measure(candidate: Candidate, on: Plan, make: Callable[[], Head], *, draws: int = DRAWS) -> Measured:
-    """Train on nested subsets of units, n/32 … n of the four fifths that are not held out; the same for every candidate.
+    """Train on nested subsets of rows, n/32 … n of the four fifths that are not held out, alike for every candidate.
 
     Sizes under ten rows, or under two rows a class, are left out.
     """

@@ -43,7 +43,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Tests:
+class Compared:
     """What the rule reads, and `described`, which it does not. `p` are Holm's, by the name of the test."""
 
     mmd: PermutationTest
@@ -66,14 +66,15 @@ class Domain:
 
     verdict: Verdict
     order: Ints
-    tests: Tests | None = None
+    tests: Compared | None = None
     strange: Strange | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values; of the items, only the twenty strangest positions and percentiles."""
         first = self.order[:20]
         percentile = None if self.strange is None else self.strange.percentile[first]
-        return plain({"verdict": self.verdict, "tests": self.tests, "strangest": first, "percentile": percentile})
+        shown = {"verdict": self.verdict, "tests": self.tests, "strangest": first, "percentile": percentile}
+        return {name: plain(value) for name, value in shown.items()}
 
 
 def domain(X: FloatMatrix, units: Ints, reference: Reference | None, *, seed: int = 0) -> Domain:
@@ -115,17 +116,17 @@ def _without(value: str, sentence: str) -> Verdict:
     return Verdict(value, sentence, None, {})
 
 
-def compare(items: Sample, reference: Sample, rng: np.random.Generator) -> Tests:
+def compare(items: Sample, reference: Sample, rng: np.random.Generator) -> Compared:
     """Run the three tests, on about 1,000 rows of each side at most, and the distances that only describe."""
     x, y = items.at_most(MOST_TESTED, rng), reference.at_most(MOST_TESTED, rng)
     mmd, energy = mmd_and_energy(x, y, rng)
     told = classifier(x, y, rng)
     adjusted = holm([mmd.p, energy.p, told.p])
     p = dict(zip(("mmd", "energy", "classifier"), adjusted, strict=True))
-    return Tests(mmd, energy, told, p, describe(x.X, y.X), len(x), len(y))
+    return Compared(mmd, energy, told, p, describe(x.X, y.X), len(x), len(y))
 
 
-def decide(tests: Tests, found: Strange, name: str) -> Verdict:
+def decide(tests: Compared, found: Strange, name: str) -> Verdict:
     """Apply the rule; `name` is the reference's."""
     auc, small = tests.classifier, _small(tests.classifier.interval, found.interval)
     figures = f"AUC {auc.auc:.2f} ({auc.interval[0]:.2f} to {auc.interval[1]:.2f}), p = {min(tests.p.values()):.2g}"

@@ -51,7 +51,8 @@ class Leakage:
 
     def as_json(self) -> dict[str, Any]:
         """Return every figure and the first hundred pairs."""
-        return plain(vars(self) | {"pairs": self.pairs[:100], "gap": self.gap})
+        shown = vars(self) | {"pairs": self.pairs[:100], "gap": self.gap}
+        return {name: plain(value) for name, value in shown.items()}
 
 
 def leakage(X: FloatMatrix, y: Ints, units: Ints, *, split: tuple[Ints, Ints] | None = None, seed: int = 0) -> Leakage:

@@ -31,8 +31,8 @@ class Noise:
         rate: 1 - trace of the estimated joint of given and true labels; `interval` 95 %, bootstrapped over units.
         order: positions of items that are said to be of another class, the most certain first.
         suggested: (n,) the class that the probe would give, the item's own where it does not contradict.
-        sureness: P(the probe is surer where it contradicts the label than where it agrees): 0.5 for labels wrong at random,
-            far less for classes that overlap; NaN where there is none. `sureness_interval` 95 %.
+        sureness: P(the probe is surer where it contradicts the label than where it agrees): 0.5 for labels wrong at
+            random, far less for classes that overlap; NaN where it contradicts none. `sureness_interval` 95 %.
     """
 
     rate: float
@@ -46,7 +46,8 @@ class Noise:
         """Return every figure, and the first hundred of the review list with the class suggested."""
         first = self.order[:BATCH]
         shown = {k: v for k, v in vars(self).items() if k not in ("order", "suggested")}
-        return plain(shown | {"count": len(self.order), "review": first, "suggested": self.suggested[first]})
+        shown |= {"count": len(self.order), "review": first, "suggested": self.suggested[first]}
+        return {name: plain(value) for name, value in shown.items()}
 
 
 def joint(probabilities: Floats, y: Ints, weight: Floats | None = None) -> tuple[Floats, Ints]:

@@ -6,8 +6,8 @@
 3. `nonlinear`: an MLP or neighbours beat the linear probe by more than 3 points, interval above 0 (Holm).
 4. `other_layer`: another layer or pooling beats the default, interval above 0 (Holm).
 5. `too_few_labels`: the probe fits its training rows, is 10 points worse on others, and twice the labels gain 2 points.
-6. `noisy_labels`: over 5 % of labels are confidently contradicted, by predictions about as sure as others are, and the
-   curve does not fall.
+6. `noisy_labels`: 5 to 30 % of labels are confidently contradicted, by predictions about as sure as others are, the
+   probe is 10 points over the commonest class, and the curve does not fall. Noise beyond that looks like overlap.
 7. `linear`: there is information, and no other head can be 3 points better (one-sided 95 %).
 8. `undecided`, with the number of items that would do.
 """
@@ -26,7 +26,7 @@ from heads.report.verdict import LEVEL, MARGIN, Interval, Verdict, not_enough, p
 
 ABSENT_MARGIN = 0.10
 FITTED, OVERFITTED = 0.98, 0.10
-NOISY, SURE = 0.05, 0.35
+NOISY, TOO_NOISY, SURE, READABLE = 0.05, 0.30, 0.35, 0.10
 
 Answer = tuple[str, str, Interval | None]
 
@@ -52,6 +52,7 @@ class Read:
     interval: Interval
     train_accuracy: float
     informed: dict[str, float]
+    over_majority: Comparison
     best_over_majority: Comparison
     heads: list[Gap]
     layers: list[Gap]
@@ -96,7 +97,7 @@ def measure(signs: Signs, on: Plan, delta: float) -> Read:
     best = max(every, key=lambda probe: probe.accuracy)
     return Read(
         signs, base.accuracy, on.resampler.interval(base.correct.mean(axis=0)), float(base.train_accuracy.mean()),
-        informed, over_majority(best, on), gaps(signs.contrasts, heads, base, on),
+        informed, over_majority(base, on), over_majority(best, on), gaps(signs.contrasts, heads, base, on),
         gaps(signs.layers, names[1 + len(heads) :], base, on), delta,
     )  # fmt: skip
 
@@ -166,7 +167,9 @@ def too_few_labels(read: Read) -> Answer | None:
 def noisy_labels(read: Read) -> Answer | None:
     """Rule 6."""
     noise, curve = read.signs.noise, read.signs.curve
-    if noise is None or noise.interval[0] <= NOISY or noise.sureness_interval[0] <= SURE:
+    if noise is None or noise.interval[0] <= NOISY or noise.rate >= TOO_NOISY or noise.sureness_interval[0] <= SURE:
+        return None
+    if read.over_majority.sure[0] <= READABLE:
         return None
     if curve is not None and curve.trend(read.delta) == "falling":
         return None
@@ -183,7 +186,8 @@ def linearly(read: Read) -> Answer | None:
         return None
     names = " and ".join(gap.name for gap in read.heads)
     most = max(100 * gap.compared.tie_interval[1] for gap in read.heads)
-    beside = f"gain at most {most:.1f} points" if most > 0 else "do worse"
+    one = len(read.heads) == 1
+    beside = f"{'gains' if one else 'gain'} at most {most:.1f} points" if most > 0 else "does worse" if one else "do worse"
     return "linear", (
         f"A linear head is enough to read the label: it gets {percent(read.accuracy)} ({span(read.interval)}), and "
         f"{names} {beside} (95 %)."

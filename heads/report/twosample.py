@@ -16,7 +16,6 @@ from scipy.stats import mannwhitneyu, rankdata
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import euclidean_distances
 
-from embedder.records import FloatMatrix
 from heads.folds import Ints
 from heads.report.verdict import Interval
 
@@ -33,7 +32,7 @@ class Sample:
     units: Ints
 
     @classmethod
-    def of(cls, X: FloatMatrix, units: Ints) -> Sample:
+    def of(cls, X: NDArray[np.floating[Any]], units: Ints) -> Sample:
         """Make one from rows of any float type and any codes of units."""
         return cls(np.asarray(X, dtype=np.float64), np.unique(units, return_inverse=True)[1].astype(np.intp))
 
