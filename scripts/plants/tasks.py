@@ -125,6 +125,7 @@ def in_the_set(seed: int) -> bool:
     return next(layer.best for layer in layered(seed).layers if layer.name == "layer 3")
 
 
+@lru_cache(maxsize=1000)
 def estimated(share: float, seed: int) -> tuple[Noise, NDArray[np.bool_]]:
     (X, y), wrong = mislabelled(share, np.random.default_rng(seed))
     on = planned(y, seed)
