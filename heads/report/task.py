@@ -187,7 +187,9 @@ def linearly(read: Read) -> Answer | None:
     names = " and ".join(gap.name for gap in read.heads)
     most = max(100 * gap.compared.tie_interval[1] for gap in read.heads)
     one = len(read.heads) == 1
-    beside = f"{'gains' if one else 'gain'} at most {most:.1f} points" if most > 0 else "does worse" if one else "do worse"
+    beside = (
+        f"{'gains' if one else 'gain'} at most {most:.1f} points" if most > 0 else "does worse" if one else "do worse"
+    )
     return "linear", (
         f"A linear head is enough to read the label: it gets {percent(read.accuracy)} ({span(read.interval)}), and "
         f"{names} {beside} (95 %)."

@@ -9,7 +9,7 @@ import pytest
 
 from embedder.errors import UsageError
 from heads.report import strange
-from heads.report.domain import Domain, Reference, Compared, decide, domain, items_needed
+from heads.report.domain import Compared, Domain, Reference, decide, domain, items_needed
 from heads.report.strange import Strange, percentiles
 from heads.report.twosample import ClassifierTest, PermutationTest, Sample
 
@@ -42,9 +42,7 @@ def test_without_a_reference_the_strangest_are_still_found() -> None:
 def test_too_few_rows_say_how_many_would_do() -> None:
     found = asked(200, 30)
     assert found.verdict.value == "undecided"
-    assert found.verdict.sentence == (
-        "Not enough data to say: both sides need about 40 items or groups; one has 30."
-    )
+    assert found.verdict.sentence == ("Not enough data to say: both sides need about 40 items or groups; one has 30.")
     grouped = domain(rows(200, 0), np.repeat(np.arange(20), 10), Reference("r", rows(200, 1), np.arange(200)))
     assert grouped.verdict.value == "undecided"
     assert len(grouped.order) == 200

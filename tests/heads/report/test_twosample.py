@@ -8,7 +8,17 @@ from sklearn.metrics import roc_auc_score
 
 from heads.report import twosample
 from heads.report.twosample import (
-    Sample, auc, bandwidth, classifier, density_and_coverage, describe, energy, frechet, kid, mmd_and_energy, unbiased_mmd2,
+    Sample,
+    auc,
+    bandwidth,
+    classifier,
+    density_and_coverage,
+    describe,
+    energy,
+    frechet,
+    kid,
+    mmd_and_energy,
+    unbiased_mmd2,
 )  # fmt: skip
 
 # transfer_oracles.json, two_sample: by brute force with numpy
