@@ -1,0 +1,28 @@
+"""The planted cases of questions 3 to 5 over few seeds; `scripts/planted` runs them in full."""
+
+from __future__ import annotations
+
+import pytest
+from plants import Case, curves, domains, tasks
+
+FEW, MORE = 3, 20
+
+
+def passes(case: Case, seeds: int) -> None:
+    values = [float(case.run(seed)) for seed in range(seeds)]
+    assert case.passes(values), f"{sum(values)} of {seeds}, bound {case.low} to {case.high}"
+
+
+@pytest.mark.parametrize("case", [c for c in domains.CASES if c.seeds > 50] + curves.CASES, ids=lambda case: case.name)
+def test_planted(case: Case) -> None:
+    passes(case, MORE)
+
+
+@pytest.mark.parametrize("case", tasks.CASES, ids=lambda case: case.name)
+def test_planted_tasks(case: Case) -> None:
+    passes(case, FEW)
+
+
+@pytest.mark.parametrize("case", tasks.SLOW, ids=lambda case: case.name)
+def test_slow_cases_run(case: Case) -> None:
+    passes(case, 2)
