@@ -6,7 +6,6 @@ import re
 import time
 import weakref
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -106,18 +105,17 @@ class Transport:
         if not where and reply.status_code >= 500:
             where = f"{self.url}, request {told.get('request_id')}"
         word = "not_found" if code == "unknown_column" else kind
-        error: PermafrostError = _of_kind(word, code, reply.status_code)(what, where=where, hint=hint)
-        return error
+        return raised(word, what, where, hint, code=code, status=reply.status_code)
 
 
-def _of_kind(kind: str, code: str, status: int) -> Any:
-    """Return what makes the error that the service calls `kind`; a word that is not known here stays its `type`."""
+def raised(kind: str, what: str, where: str, hint: str, *, code: str = "", status: int = 500) -> PermafrostError:
+    """Return the error that a service calls `kind`, in its own class; a word that is not known here is its `type`."""
     found = next((one for one in _classes(PermafrostError) if one.type == kind), None)
     if found is None:
-        return type("ServiceError", (PermafrostError,), {"type": kind, "status": status})
+        found = type("ServiceError", (PermafrostError,), {"type": kind, "status": status})
     if issubclass(found, Undecodable):
-        return partial(found, stage="decode", reason=code)
-    return found
+        return found(what, stage="decode", reason=code, where=where, hint=hint)
+    return found(what, where=where, hint=hint)
 
 
 def _classes(root: type[PermafrostError]) -> Iterator[type[PermafrostError]]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from api.transport import Transport
+from api.awaited import Awaited
 from embedder.chunking import with_chunk
 from embedder.errors import NothingToDo, PermafrostError, TooManyFailures, Undecodable, UsageError
 from embedder.given import Given, Values
@@ -65,10 +65,8 @@ class Tally:
         }  # fmt: skip
 
 
-class Uploading:
-    """The act of embedding what is here into what is there."""
-
-    _http: Transport
+class Uploading(Awaited):
+    """The act of embedding what is here, or what is stored there already, into what is there."""
 
     def embed(
         self, source: str | Values, into: str, *, encoders: Sequence[str] = (), media: Medium | None = None,
@@ -83,6 +81,9 @@ class Uploading:
         options = options or IngestOptions()
         if wrong := [flag for name, flag in NOT_SENT.items() if getattr(options, name)]:
             raise UsageError(f"a service does not offer {wrong[0]}", hint="run it where the store is")
+        if isinstance(source, str) and source == into and not os.path.exists(source):
+            more = {"media": media, "chunk": chunk, "max_failure_rate": max_failure_rate, "limit": options.limit}
+            return self._job(into, "runs", {"encoders": list(encoders), "where": options.where, **more})
         chosen = SourceOptions(media, content_column, id_column, label_levels)
         opened = open_source(source, chosen) if isinstance(source, str) else Given(source, chosen)
         names: list[str | None] = [with_chunk(name, chunk) if chunk else name for name in encoders]
