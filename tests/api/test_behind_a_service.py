@@ -186,7 +186,11 @@ def failing(kind: str, message: str = "no") -> dict[str, Any]:
 
 def test_overload_and_loading_are_waited_out_and_the_key_is_sent(scripted: tuple[str, type[Scripted]]) -> None:
     url, handler = scripted
-    handler.script += [(429, {"retry-after": "0"}, failing("overloaded")), (503, {}, failing("not_ready")), (200, {}, {})]
+    handler.script += [
+        (429, {"retry-after": "0"}, failing("overloaded")),
+        (503, {}, failing("not_ready")),
+        (200, {}, {}),
+    ]
     assert Transport(url, api_key="secret").json("GET", "v1", "a/b c", "..") == {}
     assert handler.seen == [("/v1/a%2Fb%20c/%2E%2E", "Bearer secret")] * 3
 
@@ -203,7 +207,12 @@ def test_patience_ends(scripted: tuple[str, type[Scripted]]) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "kind", "said"),
     [
-        (409, failing("space_mismatch", "a, not b (differs in: layer)"), pf.SpaceMismatch, "a, not b\nwhere: differs in"),
+        (
+            409,
+            failing("space_mismatch", "a, not b (differs in: layer)"),
+            pf.SpaceMismatch,
+            "a, not b\nwhere: differs in",
+        ),
         (415, failing("undecodable"), pf.Undecodable, "no"),
         (401, failing("unauthorized", "a key is needed"), pf.UsageError, "a key is needed"),
         (500, failing("internal_error"), pf.PermafrostError, "request r1"),

@@ -23,7 +23,9 @@ def talk(store: Path, act: Callable[[Any], Awaitable[None]], *words: str) -> Non
     args = ["-c", PROGRAM, "--store", str(store), "mcp", *words]
 
     async def go() -> None:
-        async with mcp.Client(mcp.StdioServerParameters(command=sys.executable, args=args, env=environment())) as client:
+        async with mcp.Client(
+            mcp.StdioServerParameters(command=sys.executable, args=args, env=environment())
+        ) as client:
             await act(client)
 
     anyio.run(go)
