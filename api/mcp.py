@@ -155,7 +155,7 @@ def _head(head: Mapping[str, Any]) -> dict[str, Any]:
     classes = list(head.get("classes", ()))
     facts = {"head": f"{head['head']}@{head['version']}", "kind": head["kind"], "label": head["label"]}
     said = {
-        "classes": classes[:MOST_TEXT],
+        "classes": classes[:MOST_NAMED],
         "n_classes": len(classes),
         "accuracy": head.get("metrics", {}).get("accuracy"),
     }
