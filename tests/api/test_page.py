@@ -30,7 +30,8 @@ HOSTILE = [
     f"</script><script>{PWNED}</script>", f"<body onload={PWNED}>", f"<input autofocus onfocus={PWNED}>",
     f"<details open ontoggle={PWNED}>", f"<video><source onerror={PWNED}>", f"<math><mi xlink:href=javascript:{PWNED}>",
     f"<object data=javascript:{PWNED}>", f"<style>@import 'javascript:{PWNED}'</style>", f"' onmouseover={PWNED} x='",
-    f"<base href=//evil.example><script src=x>{PWNED}</script>", "${" + PWNED + "}", f"<!--><script>{PWNED}</script>-->",
+    f"<base href=//evil.example><script src=x>{PWNED}</script>",
+    "${" + PWNED + "}", f"<!--><script>{PWNED}</script>-->",
     "\u202egnp.exe <b>bold</b>",
 ]  # fmt: skip
 
