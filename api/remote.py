@@ -11,13 +11,14 @@ from typing import Any, NoReturn
 import numpy as np
 import pyarrow as pa
 
-from api.shapes import Query, as_vector, input_of, one_of, shown
+from api.shapes import Query, as_vector, input_of, search_of, shown
 from api.transport import Transport, named
 from api.uploading import Uploading
 from embedder.errors import UnknownName, UsageError
 
 COLLECTIONS = ("v1", "collections")
 PAGE = 1000
+NAMES = {"where": "filter", "columns": "include"}
 
 
 class RemoteService(Uploading):
@@ -47,13 +48,14 @@ class RemoteService(Uploading):
         """Return all about one collection."""
         return dict(self._http.json("GET", *COLLECTIONS, name))
 
-    def search(
-        self, name: str, query: Query, *, k: int = 10, where: str | Mapping[str, Any] | None = None,
-        space: str | None = None, exact: bool = False, columns: Sequence[str] | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
+    def search(self, name: str, query: Query, **asked: Any) -> dict[str, Any]:
         """Find the nearest items, as `Searching.search`; a picture's path is one here, and its bytes are sent."""
-        asked = {"query": sendable(query), "k": k, "filter": where, "space": space, "exact": exact, "include": columns}
-        body = {key: value for key, value in asked.items() if value is not None}
+        body = {"query": sendable(query), **_named_for_http(asked)}
+        return dict(self._http.json("POST", *COLLECTIONS, name, "search", body=body, safe=True))
+
+    def search_many(self, name: str, queries: Sequence[Query], **asked: Any) -> dict[str, Any]:
+        """Find the nearest items of each of several queries, as `Searching.search_many`."""
+        body = {"queries": [sendable(one) for one in queries], **_named_for_http(asked)}
         return dict(self._http.json("POST", *COLLECTIONS, name, "search", body=body, safe=True))
 
     def features(
@@ -137,9 +139,16 @@ class RemoteService(Uploading):
                 return found
 
 
+def _named_for_http(asked: Mapping[str, Any]) -> dict[str, Any]:
+    given = {NAMES.get(name, name): value for name, value in asked.items()}
+    return {name: value for name, value in given.items() if value is not None and value is not False}
+
+
 def sendable(query: Query) -> dict[str, Any]:
     """Return a query as the body of a request: a picture as base64, a vector as numbers."""
-    kind, value = one_of(query)
+    kind, value = search_of(query)
+    if kind == "like":
+        return {side: list(query[side]) for side in ("like", "unlike") if query.get(side)}
     if kind == "vector":
         return {"vector": as_vector(value)[0].tolist()}
     if kind != "image":
