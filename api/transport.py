@@ -17,7 +17,8 @@ CONNECT_S, ANSWER_S = 5.0, 300.0
 PATIENCE_S = 60.0
 LONGEST_PAUSE_S = 10.0
 BROKEN_TRIES = 2
-WHERE = re.compile(r"(?P<what>.+) \((?P<where>[^()]+)\)", re.DOTALL)
+# an encoder with its dimensions, in parentheses too, names a Space and is no place
+WHERE = re.compile(r"(?P<what>.+) \((?P<where>(?![^()]*\d-d\))[^()]+)\)", re.DOTALL)
 UNREACHABLE = "is it running there (permafrost serve), and is the address right?"
 
 
