@@ -45,7 +45,8 @@ __all__ = [
 
 
 def open(path: str | PathLike[str], **settings: Any) -> Store:
-    """Open the store in a folder; the first `embed` makes it. Settings: `device`, `runtime`, `workers`."""
+    """Open the store in a folder (the first `embed` makes it; settings: `device`, `runtime`, `workers`), or the one
+    behind a service, such as `http://host:8765` (`api_key`, `timeout_s`)."""
     from api.client import open_store
 
     return open_store(path, **settings)

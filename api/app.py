@@ -48,7 +48,7 @@ def create_app(service: Service, *, hosts: Collection[str] | None = LOOPBACK) ->
 
     app = FastAPI(
         title="Permafrost", version=metadata.version("permafrost"), description=ABOUT, lifespan=lifespan,
-        redoc_url=None, generate_unique_id_function=lambda route: route.name,
+        docs_url=None, redoc_url=None, generate_unique_id_function=lambda route: route.name,
     )  # fmt: skip
     app.state.service, app.state.readiness = service, readiness
     for name in kinds.names(ROUTES):

@@ -7,7 +7,7 @@ import os
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +15,16 @@ from numpy.typing import NDArray
 from api.acts.moving import Declared
 from api.answers import Hits, Predictions, Record
 from api.living import Living
+from api.remote import RemoteService
 from api.service import Service
 from api.settings import read_settings
-from api.shapes import Query, input_of
 from embedder.errors import UnknownName, UsageError
 from embedder.given import Values
 from embedder.records import FloatMatrix
 from embedder.space import Space
 from embedder.together import load_encoders
-from heads import saved
 from index.bringing import Asked
 from index.exporting import ExportOptions
-from index.features import features
 from index.selection import IngestOptions
 
 INGEST = frozenset(f.name for f in fields(IngestOptions)) - {"workers"}
@@ -42,23 +40,36 @@ def open_store(
     device: str | None = None,
     runtime: str | None = None,
     workers: int | None = None,
+    api_key: str | None = None,
+    timeout_s: float | None = None,
 ) -> Store:
-    """Open a store, which is made by the first `embed`.
+    """Open a store, which is made by the first `embed`; or one behind a service, by its address.
+
+    Args:
+        path: a folder, or such as `http://host:8765`.
+        device, runtime, workers: how encoders run here; a service has its own.
+        api_key, timeout_s: for a service: its key, and how long one answer may take.
 
     Raises:
-        UsageError: an address instead of a folder.
+        UsageError: an address that is none, or a setting that is of no use there.
     """
     uri = os.fspath(path)
-    if uri.startswith(("http://", "https://")):
-        raise UsageError(f"{uri} is a service", hint="stores over HTTP are not supported yet; open the folder itself")
-    return Store(Service(read_settings(store=uri, device=device, runtime=runtime, workers=workers)))
+    here = {"device": device, "runtime": runtime, "workers": workers}
+    there = {"api_key": api_key, "timeout_s": timeout_s}
+    served = uri.startswith(("http://", "https://"))
+    if wrong := [name for name, value in (here if served else there).items() if value is not None]:
+        what = f"a store {'behind a service' if served else 'in a folder'} takes no {wrong[0]}"
+        raise UsageError(what, hint=f"it takes {', '.join(there if served else here)}")
+    if served:
+        return Store(RemoteService(uri, api_key=api_key, timeout_s=timeout_s), uri)
+    return Store(Service(read_settings(store=uri, **here)), uri)
 
 
 class Store:
     """A folder of collections."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service | RemoteService, place: str) -> None:
+        self._service, self._place = service, place
         self._end = weakref.finalize(self, service.close)
 
     def collection(self, name: str) -> Collection:
@@ -90,7 +101,7 @@ class Store:
         self._end()
 
     def __repr__(self) -> str:
-        return f"Store({self._service.settings.store!r})"
+        return f"Store({self._place!r})"
 
 
 class Features(NamedTuple):
@@ -171,15 +182,14 @@ class Collection(Living):
         """
         if label is not None and columns:
             raise UsageError("features takes a label or columns, not both")
-        collection = self._service.collection(self.name)
         wanted = [label] if label is not None else list(columns)
-        found = features(collection, collection.space(space), wanted, where)
-        ids = np.asarray(found.ids, dtype=object)
+        found = self._service.features(self.name, columns=wanted, where=where, space=space)
+        X, ids = found["X"], np.asarray(found["ids"], dtype=object)
         if label is None:
-            return Features(found.X, dict(found.columns) if columns else None, ids)
-        values = found.columns[label]
+            return Features(X, dict(found["columns"]) if columns else None, ids)
+        values = found["columns"][label]
         kept = np.array([value is not None for value in values], dtype=bool)
-        return Features(found.X[kept], np.array([value for value in values if value is not None]), ids[kept])
+        return Features(X[kept], np.array([value for value in values if value is not None]), ids[kept])
 
     def train(self, label: str, kind: str = "linear", **options: Any) -> Head:
         """Train a head on stored vectors; options as the flags of `permafrost train`."""
@@ -188,8 +198,7 @@ class Collection(Living):
 
     def head(self, name: str) -> Head:
         """Open a head by `NAME` or `NAME@VERSION`."""
-        found = saved.load_head(self._service.collection(self.name), name)
-        return Head(self, Record(found.as_json()))
+        return Head(self, Record(self._service.head(self.name, name)))
 
     def index(self, *, space: str | None = None, **targets: Any) -> Record:
         """Build an index; targets: `kind`, `recall`, `memory` (bytes), `latency_ms`."""
@@ -267,8 +276,9 @@ class Head:
         if isinstance(inputs, (str, bytes)):
             raise UsageError("predict takes a list, not one value", hint="write predict([value])")
         service, name = self._collection._service, self._collection.name
-        media = saved.load_head(service.collection(name), self.name).space.media
-        asked = [_query(value, media) for value in inputs] + [{"id": one} for one in ids]
+        words = iter(service.inputs(name, self.name, [os.fspath(value) for value in inputs if _is_word(value)]))
+        asked = [next(words) if _is_word(value) else {"image": _picture(value)} for value in inputs]
+        asked += [{"id": one} for one in ids]
         return Predictions(service.classify(name, self.name, asked, top_k=top_k))
 
     def label_errors(self, limit: int = 20) -> Record:
@@ -312,10 +322,9 @@ def _of(kind: type[T], options: Mapping[str, Any], act: str, also: frozenset[str
     return kind(**options)
 
 
-def _query(value: Any, media: Sequence[Any]) -> Query:
-    if isinstance(value, os.PathLike) or (isinstance(value, str) and "\0" not in value):
-        return input_of(os.fspath(value), media)
-    return {"image": _picture(value)}
+def _is_word(value: Any) -> TypeGuard[str | os.PathLike[str]]:
+    """Say whether a value is a path or a text, which of the two the head's Space decides."""
+    return isinstance(value, os.PathLike) or (isinstance(value, str) and "\0" not in value)
 
 
 def _ids(value: str | Sequence[str]) -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from api.answers import Record
+from api.remote import RemoteService
 from api.service import Service
 
 
 class Living:
     """The methods of a collection that keep it in order."""
 
-    _service: Service
+    _service: Service | RemoteService
     name: str
 
     def aliases(self) -> dict[str, str]:

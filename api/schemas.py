@@ -231,6 +231,16 @@ class HeadsReply(Reply):
     heads: list[dict[str, Any]]
 
 
+class HeadReply(Reply):
+    """One version of a head."""
+
+    head: str
+    version: int
+    space: str
+    kind: str
+    label: str
+
+
 class ItemReply(Reply):
     """One item's columns that are not null."""
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query
 
 from api.envelope import Document
 from api.routes._context import Acts, CollectionName
-from api.schemas import MOST_K, HeadsReply, LabelErrorsReply, PredictReply, PredictRequest, errors
+from api.schemas import MOST_K, HeadReply, HeadsReply, LabelErrorsReply, PredictReply, PredictRequest, errors
 from api.strict import StrictRoute
 
 router = APIRouter(prefix="/v1/collections", tags=["heads"], route_class=StrictRoute)
@@ -21,6 +21,12 @@ HeadName = Annotated[
 def list_heads(collection: CollectionName, acts: Acts) -> Document:
     """List the heads of a collection."""
     return Document(acts.heads(collection))
+
+
+@router.get("/{collection}/heads/{head}", responses={200: {"model": HeadReply}, **errors(404, 422)})
+def get_head(collection: CollectionName, head: HeadName, acts: Acts) -> Document:
+    """Show what is known of one version of a head."""
+    return Document(acts.head(collection, head))
 
 
 @router.post(

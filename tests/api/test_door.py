@@ -53,11 +53,6 @@ def test_every_error_can_be_caught_by_the_door() -> None:
         _ = pf.nothing  # type: ignore[attr-defined]
 
 
-def test_addresses_are_refused_until_they_are_supported() -> None:
-    with pytest.raises(pf.UsageError, match="is a service"):
-        pf.open("http://127.0.0.1:8765")
-
-
 def test_embed_returns_the_run_and_takes_the_flags_of_the_command(tmp_path: Path) -> None:
     notes = pf.open(tmp_path / "s").collection("notes")
     source = write_notes(tmp_path / "notes.csv")
