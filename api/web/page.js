@@ -11,7 +11,7 @@ const CONSE = "This encoder reads pictures by the names of ImageNet's classes: w
 async function start() {
   try {
     const [listed, schema] = await Promise.all([call("GET", "/v1/collections"), call("GET", "/openapi.json")]);
-    state.canMark = Boolean(schema.components.schemas.Query?.properties?.like);
+    state.canMark = Boolean(schema.components.schemas.SearchQuery?.properties?.like);
     const names = listed.collections.map((one) => one.name);
     const wanted = fromAddress().collection;
     const first = names.includes(wanted) ? wanted : names[0];
