@@ -16,6 +16,7 @@ Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
 BLOCK = 1024
+DOUBLE_UP_TO = 5_000_000_000
 
 
 @runtime_checkable
@@ -140,16 +141,17 @@ class Moments:
     def of(cls, rows: Rows, y: NDArray[np.intp], n_classes: int) -> Moments:
         """Return the moments of rows with codes `y` (n,), in two passes: means, then the scatter around them.
 
-        Products run in the dtype of the rows, sums over blocks in float64.
+        Sums over blocks are float64; products of large problems run in the dtype of the rows.
         """
-        found = cls.none(n_classes, rows.shape[1])
+        found, (n, d) = cls.none(n_classes, rows.shape[1]), rows.shape
+        dtype = np.float64 if n * d * d <= DOUBLE_UP_TO else rows.dtype
         for start, block in rows.blocks():
             found.counts += np.bincount(y[start : start + len(block)], minlength=n_classes)
             found.means += sums(block, y[start : start + len(block)], n_classes)
         found.means /= np.maximum(found.counts, 1)[:, None]
-        centres = found.means.astype(rows.dtype)
+        centres = found.means.astype(dtype)
         for start, block in rows.blocks():
-            off = block - centres[y[start : start + len(block)]]
+            off = (block - centres[y[start : start + len(block)]]).astype(dtype, copy=False)
             found.scatter += off.T @ off
         return found
 

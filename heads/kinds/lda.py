@@ -64,10 +64,9 @@ class Lda(Affine):
         shrunk = (1 - self.shrinkage_) * covariance + (self.shrinkage_ * level) * np.eye(d)
         if self.shrinkage_ < LEAST_SHRINKAGE:
             shrunk += LEAST_SHRINKAGE**2 * level * np.eye(d)
-        mean = moments.mean
-        W = cho_solve(cho_factor(shrunk), (self.means_ - mean).T).T
+        W = cho_solve(cho_factor(shrunk), self.means_.T).T
         prior = np.log(np.maximum(self.counts_, 0.5) / moments.n)
-        self._set(W, prior - 0.5 * np.einsum("cd,cd->c", self.means_ - mean, W), mean)
+        self._set(W, prior - 0.5 * np.einsum("cd,cd->c", self.means_, W))
         return self
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:

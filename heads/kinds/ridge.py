@@ -22,7 +22,7 @@ from heads.stream import Floats, Moments, Rows, rows_of, sums
 
 TASKS = frozenset({"classification", "regression"})
 RATIOS = np.logspace(-6, 3, 28)
-SCORED_UP_TO = 2000
+SCORED_UP_TO, LARGEST_UNIT = 2000, 256
 LARGEST_LEVERAGE = 1 - 1e-10
 
 
@@ -84,7 +84,8 @@ class Units:
         _, inverse, counts = np.unique(np.asarray(units), return_inverse=True, return_counts=True)
         rows = np.split(np.argsort(inverse, kind="stable"), np.cumsum(counts)[:-1])
         sizes = sorted({len(r) for r in rows if len(r) > 1})
-        return cls([np.array([r for r in rows if len(r) == size]) for size in sizes])
+        kept = [s for s in sizes if s <= LARGEST_UNIT]
+        return cls([np.array([r for r in rows if len(r) == size]) for size in kept])
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class _Fit:
 def fit_ridge(X: Floats | Rows, Y: Doubles | Codes, n_targets: int, units: list[str], lam: float | None) -> _Fit:
     """Fit targets Y: (n, C), or codes (n,) for ±1 against the rest.
 
-    Left-out errors are exact for up to 2,000 rows, of which a unit is taken whole; they choose λ.
+    The errors of the rows that `scored` names choose λ; they are exact, a unit left out whole.
     """
     found = Decomposed.of(X)
     cross, offset = _cross(found, X, Y, n_targets)
@@ -123,12 +124,19 @@ def fit_ridge(X: Floats | Rows, Y: Doubles | Codes, n_targets: int, units: list[
 
 
 def scored(units: list[str]) -> NDArray[np.intp]:
-    """Return the rows that are left out: all, or of many an even share, each with all of its unit."""
-    if len(units) <= SCORED_UP_TO:
-        return np.arange(len(units))
-    step = len(units) / SCORED_UP_TO
-    picked = np.asarray(units)[(np.arange(SCORED_UP_TO) * step).astype(np.intp)]
-    return np.flatnonzero(np.isin(np.asarray(units), picked))
+    """Return the rows that are left out: all up to 2,000, else an even share of the units, each with all of its rows.
+
+    Units of more than 256 rows are not left out, since that costs the cube of their size; if there are no others, rows
+    are left out by themselves.
+    """
+    _, inverse, counts = np.unique(np.asarray(units), return_inverse=True, return_counts=True)
+    allowed = np.flatnonzero(counts <= LARGEST_UNIT)
+    if not len(allowed):
+        step = max(1, len(units) // SCORED_UP_TO)
+        return np.arange(0, len(units), step)[:SCORED_UP_TO]
+    share = max(1.0, counts[allowed].sum() / SCORED_UP_TO)
+    taken = allowed[(np.arange(int(len(allowed) / share)) * share).astype(np.intp)]
+    return np.flatnonzero(np.isin(inverse, taken))
 
 
 def _targets(Y: Doubles | Codes, n_targets: int) -> Doubles:
