@@ -191,6 +191,25 @@ class Collection(Living):
         found = saved.load_head(self._service.collection(self.name), name)
         return Head(self, Record(found.as_json()))
 
+    def classify(
+        self, inputs: Sequence[Any], labels: Sequence[str], *, ids: Sequence[str] = (), templates: Sequence[str] = (),
+        space: str | None = None, top_k: int | None = None,
+    ) -> Predictions:  # fmt: skip
+        """Give each input the label that it is most like, by an encoder that reads texts too (zero-shot).
+
+        Args:
+            templates: texts with `{}` where a label goes, such as "a photo of a {}".
+        """
+        if isinstance(inputs, (str, bytes)) or isinstance(labels, str):
+            raise UsageError("classify takes lists, not one value", hint="write classify([value], ['cat', 'dog'])")
+        media = self._service.collection(self.name).space(space).media
+        asked = [_query(value, media) for value in inputs] + [{"id": one} for one in ids]
+        return Predictions(
+            self._service.classify_by_name(
+                asked, labels, collection=self.name, templates=templates, space=space, top_k=top_k
+            )
+        )
+
     def index(self, *, space: str | None = None, **targets: Any) -> Record:
         """Build an index; targets: `kind`, `recall`, `memory` (bytes), `latency_ms`."""
         return Record(self._service.index(self.name, space=space, **targets))
@@ -270,6 +289,10 @@ class Head:
         media = saved.load_head(service.collection(name), self.name).space.media
         asked = [_query(value, media) for value in inputs] + [{"id": one} for one in ids]
         return Predictions(service.classify(name, self.name, asked, top_k=top_k))
+
+    def export(self, to: str | os.PathLike[str]) -> Record:
+        """Write the head as `F.onnx` or `F.npz`, for programs without Permafrost."""
+        return Record(self._collection._service.export_head(self._collection.name, self.name, to))
 
     def __repr__(self) -> str:
         return f"Head({self._collection.name}/{self.name}, {self.facts['kind']} for {self.facts['label']!r})"

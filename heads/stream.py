@@ -23,8 +23,13 @@ DOUBLE_UP_TO = 5_000_000_000
 class Rows(Protocol):
     """A matrix (n, d) of float32 or float64 that can be gone through again and again, in one order."""
 
-    shape: tuple[int, int]
-    dtype: np.dtype[Any]
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, d)."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64."""
 
     def blocks(self) -> Iterator[tuple[int, Floats]]:
         """Yield (first row, rows) from the first to the last; what is yielded is not written to."""
@@ -38,12 +43,12 @@ class InMemory:
     size: int = BLOCK
 
     @property
-    def shape(self) -> tuple[int, int]:  # type: ignore[override]
+    def shape(self) -> tuple[int, int]:
         """How many rows, and of how many dimensions."""
         return self.X.shape[0], self.X.shape[1]
 
     @property
-    def dtype(self) -> np.dtype[Any]:  # type: ignore[override]
+    def dtype(self) -> np.dtype[Any]:
         """Their type."""
         return self.X.dtype
 
@@ -91,7 +96,7 @@ class Prepared:
     dtype: np.dtype[Any]
 
     @property
-    def shape(self) -> tuple[int, int]:  # type: ignore[override]
+    def shape(self) -> tuple[int, int]:
         """As before."""
         return self.rows.shape
 
@@ -204,4 +209,6 @@ def sums(block: Floats, y: NDArray[np.intp], n_classes: int) -> NDArray[np.float
 
 def rows_of(X: Any) -> Rows:
     """Return rows as they are, or an array as rows."""
-    return X if isinstance(X, Rows) else InMemory(X)
+    if isinstance(X, Rows):
+        return X
+    return InMemory(X)

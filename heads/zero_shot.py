@@ -1,20 +1,23 @@
 """Classes by their names: the text vectors of a joint encoder are the weights (Radford et al. 2021).
 
-w_c = normalise(mean_t normalise(text(t(c)))) over the templates t; probabilities are softmax(scale · cos(x, w_c)). Nothing
-is learned from labels. The scale is CLIP's, 100; for an encoder that was trained with another one the order of the
-classes holds and the probabilities do not.
+w_c = normalise(mean_t normalise(text(t(c)))) over the templates t; probabilities are softmax(scale · cos(x, w_c)).
+Nothing is learned from labels. The scale is CLIP's, 100; for an encoder that was trained with another one the order of
+the classes holds and the probabilities do not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
 
 from embedder.errors import UsageError
 from embedder.records import FloatMatrix
-from heads.kinds._affine import Affine, unit
+from heads.kinds._affine import unit
 
 SCALE = 100.0
 BLANK = "{}"
@@ -31,20 +34,26 @@ def prompts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
         raise UsageError("two different labels are needed at least, none of them blank", hint="--labels cat,dog")
     for template in templates:
         if BLANK not in template:
-            raise UsageError(f"the template {template[:60]!r} does not say where the label goes", hint="a photo of a {}")
+            raise UsageError(
+                f"the template {template[:60]!r} does not say where the label goes", hint="a photo of a {}"
+            )
     return [template.replace(BLANK, name) for name in names for template in templates]
 
 
-class ZeroShot(Affine):
-    """A classifier that is not fitted; see `of`."""
+@dataclass(frozen=True)
+class ZeroShot:
+    """Classes in the order they were named, and their unit weights (C, d)."""
 
-    UNIT = True
+    classes: list[str]
+    weights: NDArray[np.float64]
+    scale: float = SCALE
 
     @classmethod
-    def of(cls, labels: Sequence[str], vectors: FloatMatrix, scale: float = SCALE) -> Self:
+    def of(cls, labels: Sequence[str], vectors: FloatMatrix) -> Self:
         """Make one from the vectors (C · T, d) of `prompts`."""
         each = unit(vectors.astype(np.float64)).reshape(len(labels), -1, vectors.shape[1])
-        made = cls()
-        made.classes_, made.n_features_in_ = np.asarray([label.strip() for label in labels]), vectors.shape[1]
-        made._set(scale * unit(each.mean(axis=1)), np.zeros(len(labels)))
-        return made
+        return cls([label.strip() for label in labels], np.asarray(unit(each.mean(axis=1)), dtype=np.float64))
+
+    def predict_proba(self, X: FloatMatrix) -> NDArray[np.float64]:
+        """Return (m, C) probabilities of vectors (m, d)."""
+        return np.asarray(softmax(self.scale * unit(X.astype(np.float64)) @ self.weights.T, axis=1))

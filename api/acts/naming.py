@@ -20,8 +20,8 @@ class Naming(Classifying):
     """From names of classes to predictions."""
 
     def classify_by_name(
-        self, inputs: Sequence[Query], labels: Sequence[str], *, collection: str | None = None, model: str | None = None,
-        templates: Sequence[str] = (), space: str | None = None, top_k: int | None = None,
+        self, inputs: Sequence[Query], labels: Sequence[str], *, collection: str | None = None,
+        model: str | None = None, templates: Sequence[str] = (), space: str | None = None, top_k: int | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Say which of the labels each input is like most.
 
@@ -41,13 +41,13 @@ class Naming(Classifying):
         used = list(templates) or [TEMPLATES["image" if "image" in encoder.space.media else "text"]]
         head = ZeroShot.of(labels, encoder.encode(prompts(labels, used), role="query"))
         rows = np.concatenate([self._naming_vector(collection, encoder, one) for one in inputs])
-        found = [_ranked(head.classes_.tolist(), p.tolist(), top_k) for p in head.predict_proba(rows)]
+        found = [_ranked(head.classes, p.tolist(), top_k) for p in head.predict_proba(rows)]
         unknown = dict.fromkeys(("prediction_set", "abstained", "domain"))
         results = [
             {"input": shown(one), "id": one.get("id"), "label": next(iter(p)), "probabilities": p, **unknown}
             for one, p in zip(inputs, found, strict=True)
         ]
-        facts = {"labels": head.classes_.tolist(), "templates": used, "logit_scale": SCALE, "model": encoder.space.encoder}
+        facts = {"labels": head.classes, "templates": used, "logit_scale": SCALE, "model": encoder.space.encoder}
         return {"collection": collection, **facts, "space": encoder.space.fingerprint, "results": results}
 
     def inputs_of(self, name: str, values: Sequence[str], space: str | None = None) -> list[Query]:

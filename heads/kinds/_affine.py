@@ -106,7 +106,7 @@ def digests(rows: Floats) -> list[str]:
     return [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in np.ascontiguousarray(rows)]
 
 
-def ordered(rows: Floats, codes: Codes, groups: ArrayLike | None) -> tuple[NDArray[np.intp], list[str]]:
+def ordered(rows: Floats, codes: NDArray[Any], groups: ArrayLike | None) -> tuple[NDArray[np.intp], list[str]]:
     """Return an order that does not depend on the one given, and each row's unit in it: equal rows, or its group."""
     names = digests(rows)
     units = np.asarray(names if groups is None else groups).astype(str)

@@ -76,7 +76,9 @@ class Knn(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             scores = (rows[start : start + BLOCK] @ self.rows_.T).astype(np.float64)
             if apart is not None:
                 scores[apart[1][start : start + BLOCK, None] == apart[0]] = -np.inf
-            best = np.argpartition(-scores, k - 1, axis=1)[:, :k] if k < scores.shape[1] else np.argsort(-scores, axis=1)
+            best = (
+                np.argpartition(-scores, k - 1, axis=1)[:, :k] if k < scores.shape[1] else np.argsort(-scores, axis=1)
+            )
             found = np.take_along_axis(scores, best, axis=1)
             order = np.argsort(-found, axis=1, kind="stable")
             places.append(np.take_along_axis(best, order, axis=1))

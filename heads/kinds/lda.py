@@ -1,8 +1,8 @@
 """Linear discriminant analysis with a shrunken covariance, from moments that take rows in and out.
 
-w_c = Σ⁻¹μ_c and b_c = -½ μ_cᵀw_c + log π_c with Σ = (1-ρ) S/n + ρ tr(S/n)/d · I, S the scatter within classes: what
-scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=ρ)` solves, and streaming LDA (Hayes & Kanan 2020)
-with ρ of another form. ρ is Ledoit & Wolf's (2004) on the rows less their class's mean.
+w_c = Σ⁻¹μ_c and b_c = -½ μ_cᵀw_c + log π_c with Σ = (1-rho) S/n + rho tr(S/n)/d · I, S the scatter within classes: what
+scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=rho)` solves, and streaming LDA (Hayes & Kanan 2020)
+with rho of another form. rho is Ledoit & Wolf's (2004) on the rows less their class's mean.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Lda(Affine):
         return self._settle(moments)
 
     def update(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Take more rows of known classes in; ρ stays. Raises `ValueError` for a class that `fit` did not see."""
+        """Take more rows of known classes in; rho stays. Raises `ValueError` for a class that `fit` did not see."""
         moments = self._moments()
         moments.add(np.asarray(X), codes_of(y, self.classes_))
         return self._settle(moments)
 
     def downdate(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Take rows out that were taken in, exactly; ρ stays. Raises `ValueError` where a class has fewer."""
+        """Take rows out that were taken in, exactly; rho stays. Raises `ValueError` where a class has fewer."""
         moments = self._moments()
         moments.remove(np.asarray(X), codes_of(y, self.classes_))
         return self._settle(moments)

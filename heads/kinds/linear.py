@@ -52,8 +52,8 @@ class Linear(Affine):
         """
         rows, codes = self._read(X, y)
         if isinstance(rows, Rows):
-            units = np.arange(len(codes)) if groups is None else np.asarray(groups)
-            return self._stream(rows, codes, units.astype(str).tolist())
+            given = np.arange(len(codes)) if groups is None else np.asarray(groups)
+            return self._stream(rows, codes, given.astype(str).tolist())
         order, units = ordered(rows, codes, groups)
         rows, work = rows[order], rows.size * len(self.classes_)
         self.mean_ = rows.mean(axis=0, dtype=np.float64)

@@ -107,7 +107,7 @@ def _nll(weights: list[Doubles], X: Floats, y: Codes) -> float:
 def _trained(
     X: Floats, y: Codes, model: Mlp, epochs: int, watched: tuple[Floats, Codes] | None = None
 ) -> list[list[Doubles]]:
-    """Return the layers after each epoch, or the last ones; with `watched` rows, until their NLL has not fallen for 10."""
+    """Return the layers after each epoch, or the last; with `watched` rows, until their NLL has not fallen for 10."""
     import torch
 
     chance = torch.Generator().manual_seed(model.seed)
@@ -120,11 +120,11 @@ def _trained(
     found: list[list[Doubles]] = []
     best, since = np.inf, 0
     for _ in range(epochs):
-        for part in torch.randperm(len(rows), generator=chance).split(BATCH):
+        for part in torch.split(torch.randperm(len(rows), generator=chance), BATCH):
             hidden = torch.relu(rows[part] @ layers[0] + layers[1])
             loss = torch.nn.functional.cross_entropy(hidden @ layers[2] + layers[3], codes[part])
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward([loss])
             optimizer.step()
         now = [layer.detach().numpy().astype(np.float64) for layer in layers]
         found = [*found, now] if watched else [now]

@@ -61,14 +61,16 @@ class Prototype(Affine):
         return self._settle()
 
     def _settle(self) -> Self:
-        self._set(unit(self.sums_) / self.temperature_, np.zeros(len(self.classes_)))
+        self._set(np.asarray(unit(self.sums_) / self.temperature_, dtype=np.float64), np.zeros(len(self.classes_)))
         return self
 
     def _left_out(self, rows: Floats, codes: Codes, groups: NDArray[np.generic] | None) -> Doubles:
         """Return cosines (m, C), a row's own group taken out of its class's mean."""
         cosines, own = rows @ unit(self.sums_).T, self.sums_[codes] - rows
         if groups is not None:
-            _, member = np.unique(np.stack([np.unique(groups, return_inverse=True)[1], codes]), axis=1, return_inverse=True)
+            _, member = np.unique(
+                np.stack([np.unique(groups, return_inverse=True)[1], codes]), axis=1, return_inverse=True
+            )
             together = np.zeros((int(member.max()) + 1, rows.shape[1]))
             np.add.at(together, member, rows)
             own = self.sums_[codes] - together[member]

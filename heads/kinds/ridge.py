@@ -1,6 +1,6 @@
 """Ridge regression with exact leave-one-out errors: on classes (one target a class) and on numbers.
 
-One decomposition of the centred rows, Xc = U diag(σ) Vᵀ, gives the whole path: with s = σ²/(σ²+λ) the prediction is
+One decomposition of the centred rows, Xc = U diag(r) Vᵀ, gives the whole path: with s = r²/(r²+λ) the prediction is
 ȳ + U s UᵀYc, the leverage of a row h_i = 1/n + Σ_j U_ij² s_j, its error when it is left out (y_i - ŷ_i)/(1 - h_i), and
 that of a group that is left out whole (I - H_GG)⁻¹(y_G - ŷ_G). λ is the one of least left-out squared error.
 """
@@ -140,7 +140,9 @@ def scored(units: list[str]) -> NDArray[np.intp]:
 
 
 def _targets(Y: Doubles | Codes, n_targets: int) -> Doubles:
-    return Y if Y.ndim == 2 else np.where(Y[:, None] == np.arange(n_targets), 1.0, -1.0)
+    if Y.ndim == 2:
+        return np.asarray(Y, dtype=np.float64)
+    return np.where(Y[:, None] == np.arange(n_targets), 1.0, -1.0)
 
 
 def _cross(found: Decomposed, X: Floats | Rows, Y: Doubles | Codes, n_targets: int) -> tuple[Doubles, Doubles]:
@@ -150,7 +152,9 @@ def _cross(found: Decomposed, X: Floats | Rows, Y: Doubles | Codes, n_targets: i
         part = Y[start : start + len(block)]
         centred = block - found.mean.astype(block.dtype)
         if part.ndim == 1:
-            cross += 2 * sums(centred, part, n_targets).T - centred.sum(axis=0, dtype=np.float64)[:, None]
+            cross += (
+                2 * sums(centred, part.astype(np.intp), n_targets).T - centred.sum(axis=0, dtype=np.float64)[:, None]
+            )
             total += 2.0 * np.bincount(part, minlength=n_targets) - len(part)
         else:
             cross, total = cross + centred.T @ part, total + part.sum(axis=0)
@@ -218,7 +222,12 @@ class RidgeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def params(self) -> dict[str, Any]:
         """Return the rest as JSON values."""
-        return {"intercept": self.intercept_, "lambda": self.lambda_, "path": self.path_, "arguments": self.get_params()}
+        return {
+            "intercept": self.intercept_,
+            "lambda": self.lambda_,
+            "path": self.path_,
+            "arguments": self.get_params(),
+        }
 
     @classmethod
     def restore(cls, arrays: Arrays, params: Mapping[str, Any]) -> Self:

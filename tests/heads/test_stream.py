@@ -65,7 +65,7 @@ def test_c_is_chosen_from_a_stream_as_from_memory(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(linear, "ALL_FOLDS_UP_TO", 100)
     X, y = DIGITS[0].astype(np.float32), DIGITS[1]
     one, two = Linear().fit(X, y, np.arange(len(y))), Linear().fit(stored(tmp_path, X), y)
-    assert two.C_ == pytest.approx(one.C_, rel=3.5)
+    assert 0.3 < two.C_ / one.C_ < 3.5
     assert (one.predict(X) == two.predict(X)).mean() > 0.995
 
 
