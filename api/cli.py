@@ -38,7 +38,7 @@ class Verbs(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all verbs."""
-        return kinds.names(VERBS)
+        return verbs()
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a verb, or None where there is none of this name."""
@@ -52,9 +52,14 @@ class Verbs(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+def verbs() -> list[str]:
+    """Return the names of all verbs: those of their files, `-` for `_`."""
+    return [name.replace("_", "-") for name in kinds.names(VERBS)]
+
+
 def verb(name: str) -> Any:
     """Import one verb and return it as a command, with the options that all verbs share."""
-    module = kinds.load(VERBS, name, "verb")
+    module = kinds.load(VERBS, name.replace("-", "_"), "verb")
     app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=HELP_NAMES)
     app.command(name, help=cleandoc(module.run.__doc__))(_with_shared_options(module.run))
     return with_readers(command_of(app))

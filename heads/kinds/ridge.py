@@ -20,7 +20,6 @@ from heads.kind import Arrays
 from heads.kinds._affine import Affine, Codes, Doubles, ordered, temperature
 from heads.stream import Floats, Moments, Rows, rows_of, sums
 
-TASKS = frozenset({"classification", "regression"})
 RATIOS = np.logspace(-6, 3, 28)
 SCORED_UP_TO, LARGEST_UNIT = 2000, 256
 LARGEST_LEVERAGE = 1 - 1e-10
@@ -239,4 +238,4 @@ class RidgeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return made
 
 
-ESTIMATOR, REGRESSOR = Ridge, RidgeRegressor
+ESTIMATOR = Ridge

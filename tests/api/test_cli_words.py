@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from api.cli import main
-from embedder import kinds
+from api.cli import main, verbs
 from tests.api.conftest import ROOT, Run, environment
 
 HEAVY = ("torch", "lancedb", "pyarrow", "pydantic", "sklearn", "numpy", "rich", "PIL", "api.service")
@@ -21,7 +20,8 @@ print(",".join(name for name in sys.argv[1].split(",") if name in sys.modules), 
 sys.exit(code)
 """
 VERBS = {
-    "alias", "backup", "classify", "delete", "doctor", "duplicates", "embed", "encoders", "export", "import", "index",
+    "alias", "backup", "classify", "delete", "doctor", "duplicates", "embed", "encoders", "export", "export-head", "import",
+    "index",
     "info", "label", "ls", "reembed", "restore", "search", "serve", "tag", "train", "vacuum", "verify",
 }  # fmt: skip
 
@@ -47,7 +47,7 @@ def test_words_alone_import_nothing_heavy(words: list[str], code: int) -> None:
 
 
 def test_every_verb_is_listed_and_has_help(run: Run) -> None:
-    assert set(kinds.names("api.commands")) == VERBS
+    assert set(verbs()) == VERBS
     listed = run("--help").out
     for verb in VERBS:
         line = next(line for line in listed.splitlines() if line.strip().startswith(f"{verb} "))
