@@ -19,7 +19,7 @@ def run(
     source: Annotated[str | None, option("Take it out of a backup instead.", "--from", metavar="BACKUP")] = None,
     into: Annotated[str | None, option("With --from: under another name.", "--as", metavar="NAME")] = None,
 ) -> Result:
-    """Make a collection what it was, or bring it back from a backup.
+    """Make a collection what it was, or bring back a backup.
 
     Nothing is lost: what was there before is tagged, and the tag is named.
     """
