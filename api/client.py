@@ -200,6 +200,25 @@ class Collection(Living):
         """Open a head by `NAME` or `NAME@VERSION`."""
         return Head(self, Record(self._service.head(self.name, name)))
 
+    def classify(
+        self, inputs: Sequence[Any], labels: Sequence[str], *, ids: Sequence[str] = (), templates: Sequence[str] = (),
+        space: str | None = None, top_k: int | None = None,
+    ) -> Predictions:  # fmt: skip
+        """Give each input the label that it is most like, by an encoder that reads texts too (zero-shot).
+
+        Args:
+            templates: texts with `{}` where a label goes, such as "a photo of a {}".
+        """
+        if isinstance(inputs, (str, bytes)) or isinstance(labels, str):
+            raise UsageError("classify takes lists, not one value", hint="write classify([value], ['cat', 'dog'])")
+        words = iter(self._service.inputs_of(self.name, [os.fspath(v) for v in inputs if _is_word(v)], space))
+        asked = [next(words) if _is_word(value) else {"image": _picture(value)} for value in inputs]
+        asked += [{"id": one} for one in ids]
+        found = self._service.classify_by_name(
+            asked, labels, collection=self.name, templates=templates, space=space, top_k=top_k
+        )
+        return Predictions(found)
+
     def index(self, *, space: str | None = None, **targets: Any) -> Record:
         """Build an index; targets: `kind`, `recall`, `memory` (bytes), `latency_ms`."""
         return Record(self._service.index(self.name, space=space, **targets))
@@ -285,6 +304,10 @@ class Head:
         """List the items whose label the head doubts under `errors`, each with the items that it looks `like`."""
         collection = self._collection
         return Record(collection._service.label_errors(collection.name, self.name, limit=limit))
+
+    def export(self, to: str | os.PathLike[str]) -> Record:
+        """Write the head as `F.onnx` or `F.npz`, for programs without Permafrost."""
+        return Record(self._collection._service.export_head(self._collection.name, self.name, to))
 
     def __repr__(self) -> str:
         return f"Head({self._collection.name}/{self.name}, {self.facts['kind']} for {self.facts['label']!r})"

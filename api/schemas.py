@@ -112,6 +112,18 @@ class PredictRequest(Strict):
     space: str | None = Field(None, max_length=500, description="Of which Space the vectors are; another one is a 409.")
 
 
+class ClassifyRequest(Strict):
+    """Inputs and the names of classes, with the encoder that reads both."""
+
+    inputs: list[Query] = Field(min_length=1, max_length=MOST_INPUTS)
+    labels: list[str] = Field(min_length=2, max_length=MOST_K, description="Names of classes.")
+    templates: list[str] = Field([], max_length=256, description="Texts with {} where a label goes.")
+    model: str | None = Field(None, max_length=500, description="An encoder's name; or a collection.")
+    collection: str | None = Field(None, max_length=63, description="Whose Space is meant; or a model.")
+    space: str | None = Field(None, max_length=500, description="Of the collection; none means its default.")
+    top_k: int | None = Field(None, ge=1, le=MOST_K, description="Only the most probable classes of each.")
+
+
 class Reply(BaseModel):
     """A document that may grow; what is named here is always there."""
 
@@ -207,6 +219,17 @@ class LabelErrorsReply(Reply):
     found: int
     settled: int = Field(description="Suspects that were relabelled, changed or deleted since.")
     errors: list[LabelError]
+
+
+class ClassifyReply(Reply):
+    """Predictions from names of classes, in the order of the inputs."""
+
+    model: str
+    space: str
+    labels: list[str]
+    templates: list[str]
+    logit_scale: float
+    results: list[Prediction]
 
 
 class CollectionsReply(Reply):

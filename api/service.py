@@ -5,14 +5,14 @@ Nothing here prints, parses a command line or knows of HTTP. Results are plain d
 
 from __future__ import annotations
 
-from api.acts.classifying import Classifying
 from api.acts.featuring import Featuring
 from api.acts.keeping import Keeping
 from api.acts.lifecycle import Lifecycle
 from api.acts.moving import Moving
+from api.acts.naming import Naming
 from api.acts.reembedding import Reembedding
 from api.acts.searching import Searching
 
 
-class Service(Moving, Reembedding, Searching, Classifying, Featuring, Keeping, Lifecycle):
+class Service(Moving, Reembedding, Searching, Naming, Featuring, Keeping, Lifecycle):
     """One store, and all that can be done with it; a file in `api/acts/` is one part."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from embedder.records import FloatMatrix
 from embedder.space import Space
 from heads import saved
 from heads.doubts import doubts
+from heads.export import export
 from heads.honest import Wishes
 from heads.train import train as train_head
 from index.store import Collection
@@ -106,6 +109,12 @@ class Classifying(Held):
         if found.shape[1] != space.dim:
             raise UsageError(f"a vector of {found.shape[1]} dimensions does not fit Space {space}")
         return found
+
+    def export_head(self, name: str, head: str, to: str | os.PathLike[str]) -> dict[str, Any]:
+        """Write a head as ONNX or arrays, with the keys of `heads.export.export`."""
+        loaded = saved.load_head(self.collection(name), head)
+        facts = {"head": loaded.name, "version": loaded.version, "space": loaded.space.fingerprint}
+        return {"collection": name, **facts, **export(loaded, Path(to))}
 
     def heads(self, name: str) -> dict[str, Any]:
         """Return the heads of a collection, with every version."""

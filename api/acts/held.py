@@ -118,7 +118,12 @@ class Held:
             return examples.of_items(self.view(collection, space), *value)
         if kind == "id":
             return self.view(collection, space).vector_of(str(value))
-        encoder = self.encoder_of(collection, space)
+        return self.encoded(self.encoder_of(collection, space), kind, value)
+
+    def encoded(self, encoder: Encoder, kind: str, value: Any) -> FloatMatrix:
+        """Encode a text or a picture as a query, or take a vector as it is: (1, dim) float32."""
+        if kind == "vector":
+            return as_vector(value)
         if kind == "text":
             return encoder.encode([str(value)], role="query")
         return self.encode_image(encoder, value)

@@ -9,30 +9,27 @@ with rotation, which lets n < d be solved in n dimensions.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
 from heads.folds import assign
-from heads.kind import Arrays
-from heads.kinds._softmax import Codes, Floats, Weights, path
+from heads.kinds._affine import Affine, Codes, Doubles, ordered
+from heads.kinds._softmax import Weights, path
+from heads.stream import Chosen, Floats, Moments, Prepared, Rows
 
 GRID = tuple(float(f"{10.0**k:.4g}") for k in np.arange(-6, 5.1, 0.5))
 FOLDS, ALL_FOLDS_UP_TO = 5, 2000
 PATIENCE = 2
 DOUBLE_UP_TO = 100_000_000
 ONE_THREAD_UP_TO = 20_000_000
-GTOL_CHOOSING, GTOL = 1e-4, 1e-6
+TOL_CHOOSING, TOL = 1e-5, 1e-8
 
 
-class Linear(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class Linear(Affine):
     """A classifier after scikit-learn's contract.
 
     Without `C`, it is the smallest of `GRID` whose held-out NLL is within one standard error of the least, the error
@@ -43,80 +40,57 @@ class Linear(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     `intercept_` (C,) on preprocessed rows, `path_` [[C, held-out NLL], …], `n_features_in_`.
     """
 
+    LEARNED = ("C", "path")
+
     def __init__(self, C: float | None = None, *, seed: int = 0) -> None:
         self.C, self.seed = C, seed
 
-    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
-        """Learn from X (n, d) and labels y (n,). Without `groups`, equal rows are one group."""
-        rows, labels = validate_data(self, X, y, dtype=[np.float64, np.float32])
-        check_classification_targets(labels)
-        self.classes_, codes = np.unique(labels, return_inverse=True)
-        digests = [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in np.ascontiguousarray(rows)]
-        units = np.asarray(digests if groups is None else groups).astype(str)
-        order = np.lexsort([units, codes, np.asarray(digests)])
+    def fit(self, X: ArrayLike | Rows, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
+        """Learn from X (n, d) and labels y (n,). Without `groups`, equal rows are one group.
+
+        `Rows` are gone through a block at a time, in the order they have; each is a group without `groups`.
+        """
+        rows, codes = self._read(X, y)
+        if isinstance(rows, Rows):
+            given = np.arange(len(codes)) if groups is None else np.asarray(groups)
+            return self._stream(rows, codes, given.astype(str).tolist())
+        order, units = ordered(rows, codes, groups)
         rows, work = rows[order], rows.size * len(self.classes_)
         self.mean_ = rows.mean(axis=0, dtype=np.float64)
         centred: Floats = (rows - self.mean_).astype(np.float64 if work <= DOUBLE_UP_TO else np.float32)
         # threads cost more than they bring on small products, most of all on a busy machine
         with threadpool_limits(limits=1 if work <= ONE_THREAD_UP_TO else None, user_api="blas"):
-            self._solve(centred, codes[order], units[order].tolist())
+            self._solve(centred, codes[order], units)
         return self
 
     def _solve(self, centred: Floats, codes: Codes, units: list[str]) -> None:
         axes, d = _principal_axes(centred), centred.shape[1]
-        rotated = np.asarray(centred @ axes, dtype=centred.dtype)
+        rotated = np.asarray(centred @ axes.astype(centred.dtype), dtype=centred.dtype)
         if self.C is None:
             self.path_, self.C_ = _choose(rotated, codes, units, d, self.seed)
         else:
             self.path_, self.C_ = [], float(self.C)
-        self.scale_ = _scale(centred, d)
-        (found,) = path(rotated / self.scale_, codes, len(self.classes_), [self.C_], gtol=GTOL)
-        self.coef_, self.intercept_ = np.ascontiguousarray(found.W.T @ axes.T), found.b
+        scale = _scale(centred, d)
+        prepared = np.asarray(rotated / centred.dtype.type(scale), dtype=centred.dtype)
+        (found,) = path(prepared, codes, len(self.classes_), [self.C_], tol=TOL)
+        self._set(found.W.T @ axes.T, found.b, self.mean_, scale)
 
-    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return logits: (m, C), or for two classes (m,), how much higher the second one's is."""
-        logits = self._logits(X)
-        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
-
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return (m, C) probabilities, in the order of `classes_`."""
-        logits = self._logits(X)
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(odds / odds.sum(axis=1, keepdims=True))
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the most probable label of each row, (m,)."""
-        logits = self._logits(X)
-        return np.asarray(self.classes_[logits.argmax(axis=1)])
-
-    def _logits(self, X: ArrayLike) -> NDArray[np.float64]:
-        check_is_fitted(self)
-        rows = validate_data(self, X, dtype=np.float64, reset=False)
-        return np.asarray((rows - self.mean_) / self.scale_ @ self.coef_.T + self.intercept_)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return `coef` (C, d), `intercept` (C,) and `mean` (d,), float64."""
-        return {"coef": self.coef_, "intercept": self.intercept_, "mean": self.mean_}
-
-    def params(self) -> dict[str, Any]:
-        """Return the classes, the scale, the C that was used and the path that led to it."""
-        return {
-            "classes": self.classes_.tolist(), "scale": float(self.scale_), "C": self.C_,
-            "path": self.path_, "seed": self.seed,
-        }  # fmt: skip
-
-    @classmethod
-    def restore(cls, arrays: Arrays, params: Mapping[str, Any]) -> Self:
-        """Make one from what `arrays` and `params` returned."""
-        made = cls(C=params["C"], seed=params["seed"])
-        made.classes_ = np.asarray(params["classes"])
-        made.coef_, made.intercept_, made.mean_ = (arrays[name] for name in ("coef", "intercept", "mean"))
-        made.scale_, made.C_, made.path_ = float(params["scale"]), params["C"], params["path"]
-        made.n_features_in_ = made.coef_.shape[1]
-        shapes = made.mean_.shape, made.intercept_.shape
-        if shapes != ((made.n_features_in_,), (len(made.classes_),)) or len(made.coef_) != len(made.classes_):
-            raise ValueError(f"coef {made.coef_.shape}, mean and intercept {shapes} do not fit together")
-        return made
+    def _stream(self, rows: Rows, codes: Codes, units: list[str]) -> Self:
+        """Fit without holding the rows: one pass for the moments, then one for each evaluation of the loss."""
+        moments = Moments.of(rows, np.zeros(len(codes), dtype=np.intp), 1)
+        variances, axes = np.linalg.eigh(moments.total / moments.n)
+        scale = float(np.sqrt(np.maximum(variances, 0).sum() / len(variances))) or 1.0
+        work = rows.shape[0] * rows.shape[1] * len(self.classes_)
+        dtype = np.dtype(np.float64 if work <= DOUBLE_UP_TO else np.float32)
+        prepared, spread = Prepared(rows, moments.mean, scale, dtype), np.maximum(variances, 0) / scale**2
+        if self.C is None:
+            self.path_, self.C_ = _choose_streaming(prepared, codes, units, axes, spread, self.seed)
+        else:
+            self.path_, self.C_ = [], float(self.C)
+        n_classes = len(self.classes_)
+        (found,) = path(prepared, codes, n_classes, [self.C_], tol=TOL, axes=axes, variance=spread)
+        self._set(found.W.T, found.b, moments.mean, scale)
+        return self
 
 
 def _principal_axes(centred: Floats) -> NDArray[np.float64]:
@@ -135,10 +109,23 @@ def _scale(X: Floats, d: int) -> float:
 
 def _choose(X: Floats, y: Codes, units: list[str], d: int, seed: int) -> tuple[list[list[float]], float]:
     """Return the held-out NLL along the grid and the C chosen from it (1 where nothing can be held out)."""
-    folds = [f for f in _inner_folds(X, y, units, d, seed) if len(f.rows)]
+    return _chosen_from([f for f in _inner_folds(X, y, units, d, seed) if len(f.rows)])
+
+
+def _choose_streaming(
+    rows: Prepared, y: Codes, units: list[str], axes: Doubles, variance: Doubles, seed: int
+) -> tuple[list[list[float]], float]:
+    """Choose as `_choose` does, holding out one part of five; the whole's centre, scale and axes serve."""
+    held = assign(units, y, FOLDS, seed) == 0
+    if not held.any() or held.all():
+        return [], 1.0
+    return _chosen_from([_StreamedFold(rows, y, held, axes, variance)])
+
+
+def _chosen_from(folds: Sequence[_Fold | _StreamedFold]) -> tuple[list[list[float]], float]:
     if not folds:
         return [], 1.0
-    losses: list[NDArray[np.float64]] = []
+    losses: list[Doubles] = []
     means: list[float] = []
     for _ in GRID:
         losses.append(np.concatenate([fold.losses() for fold in folds]))
@@ -161,12 +148,28 @@ class _Fold:
         scale = _scale(train, d)
         self.X = np.asarray((X[self.rows] - mean) / scale, dtype=np.float32)
         train = np.asarray((train - mean) / scale, dtype=np.float32)
-        self.path = path(train, labels, n_classes, GRID, gtol=GTOL_CHOOSING)
+        self.path = path(train, labels, n_classes, GRID, tol=TOL_CHOOSING)
 
     def losses(self) -> NDArray[np.float64]:
         """Return the NLL of each scored row at the next C."""
         found: Weights = next(self.path)
         return -found.log_probabilities(self.X)[np.arange(len(self.y)), self.y]
+
+
+class _StreamedFold:
+    """As `_Fold`, of rows that are gone through a block at a time."""
+
+    def __init__(self, rows: Prepared, y: Codes, held: NDArray[np.bool_], axes: Doubles, variance: Doubles) -> None:
+        scored = held & np.isin(y, y[~held])
+        self.scored, self.y = Chosen(rows, scored), y[scored]
+        train = Chosen(rows, ~held)
+        self.path = path(train, y[~held], int(y.max()) + 1, GRID, tol=TOL_CHOOSING, axes=axes, variance=variance)
+
+    def losses(self) -> Doubles:
+        """Return the NLL of each scored row at the next C."""
+        found: Weights = next(self.path)
+        parts = [(a, found.log_probabilities(block)) for a, block in self.scored.blocks()]
+        return np.concatenate([-P[np.arange(len(P)), self.y[a : a + len(P)]] for a, P in parts])
 
 
 def _inner_folds(X: Floats, y: Codes, units: list[str], d: int, seed: int) -> list[_Fold]:

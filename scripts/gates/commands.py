@@ -103,7 +103,7 @@ def _look_up(words: list[str]) -> str | None:
 
     command, context = group(), typer.Context(group(), info_name="permafrost")
     known = _options(command, context)
-    verb = next((w for w in words if not w.startswith("-") and re.fullmatch(r"[a-z]+", w)), None)
+    verb = next((w for w in words if not w.startswith("-") and re.fullmatch(r"[a-z][a-z-]*", w)), None)
     if verb is not None:
         if verb not in command.list_commands(context):
             return f"no verb is called {verb!r}"

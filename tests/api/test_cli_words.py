@@ -20,8 +20,9 @@ print(",".join(name for name in sys.argv[1].split(",") if name in sys.modules), 
 sys.exit(code)
 """
 VERBS = {
-    "alias", "backup", "classify", "delete", "doctor", "duplicates", "embed", "encoders", "export", "import", "index",
-    "info", "label", "label-errors", "ls", "reembed", "restore", "search", "serve", "tag", "train", "vacuum", "verify",
+    "alias", "backup", "classify", "delete", "doctor", "duplicates", "embed", "encoders", "export", "export-head",
+    "import", "index", "info", "label", "label-errors", "ls", "mcp", "reembed", "restore", "search", "serve", "tag",
+    "train", "vacuum", "verify",
 }  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def test_scikit_learn_takes_it_for_a_classifier() -> None:
 
 def test_cross_validation_of_scikit_learn_drives_it() -> None:
     X, y = make_blobs(120, centers=3, cluster_std=0.5, random_state=0)
-    assert cross_val_score(Linear(), X, y, cv=3).mean() == 1.0
+    assert cross_val_score(Linear(), X, y, cv=3).mean() > 0.99
 
 
 def test_c_does_not_depend_on_the_scale_of_the_vectors() -> None:

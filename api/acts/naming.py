@@ -1,0 +1,86 @@
+"""The act of classifying without training: classes by their names, through an encoder that reads texts too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from api.acts.classifying import Classifying
+from api.shapes import Query, input_of, one_of, shown
+from embedder.encoder import Encoder
+from embedder.errors import UsageError
+from heads.zero_shot import BLANK, SCALE, ZeroShot, prompts
+
+TEMPLATES = {"image": "a photo of a {}", "text": BLANK}
+
+
+class Naming(Classifying):
+    """From names of classes to predictions."""
+
+    def classify_by_name(
+        self, inputs: Sequence[Query], labels: Sequence[str], *, collection: str | None = None,
+        model: str | None = None, templates: Sequence[str] = (), space: str | None = None, top_k: int | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Say which of the labels each input is like most.
+
+        Args:
+            inputs: each one of `text`, `image`, `vector`; with a collection also `id`.
+            labels: names of classes, two or more.
+            collection: whose Space is meant; or `model`, the name of an encoder.
+            templates: texts with `{}` where a label goes; none means "a photo of a {}" where pictures are read.
+
+        Returns:
+            `labels templates space model logit_scale results:[{input id label probabilities prediction_set abstained
+            domain}]`; the last three are null, since nothing was learned that could say them.
+        """
+        if not inputs:
+            raise UsageError("nothing to classify", hint="give texts, paths of pictures, or --id")
+        encoder = self._naming_encoder(collection, model, space)
+        used = list(templates) or [TEMPLATES["image" if "image" in encoder.space.media else "text"]]
+        head = ZeroShot.of(labels, encoder.encode(prompts(labels, used), role="query"))
+        rows = np.concatenate([self._naming_vector(collection, encoder, one) for one in inputs])
+        found = [_ranked(head.classes, p.tolist(), top_k) for p in head.predict_proba(rows)]
+        unknown = dict.fromkeys(("prediction_set", "abstained", "domain"))
+        results = [
+            {"input": shown(one), "id": one.get("id"), "label": next(iter(p)), "probabilities": p, **unknown}
+            for one, p in zip(inputs, found, strict=True)
+        ]
+        facts = {"labels": head.classes, "templates": used, "logit_scale": SCALE, "model": encoder.space.encoder}
+        return {"collection": collection, **facts, "space": encoder.space.fingerprint, "results": results}
+
+    def inputs_of(self, name: str, values: Sequence[str], space: str | None = None) -> list[Query]:
+        """Say what each value is for a Space of a collection: the path of a picture or of a text file, or a text."""
+        return [input_of(value, self.collection(name).space(space).media) for value in values]
+
+    def _naming_encoder(self, collection: str | None, model: str | None, space: str | None) -> Encoder:
+        if (collection is None) == (model is None):
+            raise UsageError("a collection or a model is needed, and not both", hint="name an encoder")
+        if collection is not None:
+            opened = self.collection(collection)
+            encoder = self.encoder_of(opened, opened.space(space))
+        else:
+            encoder = self.encoder(str(model))
+        if "text" not in encoder.space.media:
+            raise UsageError(
+                f"{encoder.name} reads no texts, so that names of classes mean nothing to it",
+                where=f"Space {encoder.space}", hint="embed with a joint encoder, such as open_clip:… or bundled:conse",
+            )  # fmt: skip
+        return encoder
+
+    def _naming_vector(self, collection: str | None, encoder: Encoder, one: Query) -> Any:
+        if collection is not None:
+            return self._input_vector(self.collection(collection), encoder.space, one)
+        kind, value = one_of(one)
+        if kind == "id":
+            raise UsageError("an id needs a collection", hint="send a text, a picture or a vector")
+        found = self.encoded(encoder, kind, value)
+        if found.shape[1] != encoder.space.dim:
+            raise UsageError(f"a vector of {found.shape[1]} dimensions does not fit Space {encoder.space}")
+        return found
+
+
+def _ranked(classes: Sequence[str], probabilities: Sequence[float], top_k: int | None) -> dict[str, float]:
+    pairs = sorted(zip(classes, probabilities, strict=True), key=lambda pair: -pair[1])
+    return dict(pairs[:top_k])
