@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +16,8 @@ from starlette.exceptions import HTTPException
 
 from api.envelope import LOOPBACK, Envelope, error_reply
 from api.failure import Failure, explain
-from api.service import Service
+from api.serving import Serving
+from api.waiting import Waiting
 from embedder import kinds
 from embedder.errors import PermafrostError, UnknownName
 
@@ -37,7 +39,7 @@ class Readiness:
     percent: int = 0
 
 
-def create_app(service: Service, *, hosts: Collection[str] | None = LOOPBACK) -> FastAPI:
+def create_app(service: Serving, *, hosts: Collection[str] | None = LOOPBACK) -> FastAPI:
     """Return the application. The store is opened in the background once it starts; `/readyz` says how far that is."""
     readiness = Readiness()
 
@@ -51,6 +53,7 @@ def create_app(service: Service, *, hosts: Collection[str] | None = LOOPBACK) ->
         docs_url=None, redoc_url=None, generate_unique_id_function=lambda route: route.name,
     )  # fmt: skip
     app.state.service, app.state.readiness = service, readiness
+    app.state.waiting, app.state.started = Waiting(), int(time.time())
     for name in kinds.names(ROUTES):
         app.include_router(kinds.load(ROUTES, name, "route").router)
     app.add_exception_handler(PermafrostError, _explained)
@@ -60,7 +63,7 @@ def create_app(service: Service, *, hosts: Collection[str] | None = LOOPBACK) ->
     return app
 
 
-def warm(service: Service, readiness: Readiness) -> None:
+def warm(service: Serving, readiness: Readiness) -> None:
     """Open every collection, so that the first request does not wait; say how far it is, or why it failed."""
     try:
         readiness.phase = "opening the store"
@@ -68,6 +71,8 @@ def warm(service: Service, readiness: Readiness) -> None:
         for n, name in enumerate(names):
             readiness.phase, readiness.percent = f"opening collection {n + 1} of {len(names)}", 100 * n // len(names)
             service.warm(name)
+        readiness.phase = "loading the models"
+        service.models.load_named()
         readiness.ready, readiness.phase, readiness.percent = True, "ready", 100
     except Exception as error:  # noqa: BLE001  nobody waits for this thread: what went wrong is told by /readyz
         readiness.phase = f"failed: {explain(error).what}"

@@ -27,8 +27,15 @@ def without_paths(text: str) -> str:
     return ABSOLUTE_PATH.sub(r"\1", text)
 
 
+TEI = {
+    "invalid_request": "validation", "not_found": "validation", "undecodable": "tokenizer", "overloaded": "overloaded",
+    "deadline_exceeded": "backend", "encoder_unavailable": "unhealthy", "not_ready": "unhealthy", "too_large": "batch_size",
+}  # fmt: skip
+TEI_PATHS = frozenset({"/embed", "/predict", "/similarity", "/info"})
+
+
 def error_body(failure: Failure, scope: Scope, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
-    """Return the one shape of errors, without paths of this machine."""
+    """Return the one shape of errors, without paths of this machine; the routes of TEI's clients have theirs."""
     where = "" if failure.unexpected or failure.where.startswith("/") else failure.where
     message = UNEXPECTED if failure.unexpected else failure.what
     body = {
@@ -36,12 +43,18 @@ def error_body(failure: Failure, scope: Scope, *, param: str | None = None, code
         "hint": "" if failure.unexpected else without_paths(failure.hint), "param": param, "code": code or failure.type,
         "request_id": scope["state"]["request_id"],
     }  # fmt: skip
+    if scope["path"] in TEI_PATHS:
+        hint = f" ({body['hint']})" if body["hint"] else ""
+        return {"error": f"{body['message']}{hint}", "error_type": TEI.get(failure.type, "backend")}
     return {"error": body}
 
 
 def error_reply(failure: Failure, scope: Scope, *, param: str | None = None, code: str | None = None) -> Document:
     """Return an error as a reply with its status."""
-    return Document(error_body(failure, scope, param=param, code=code), status_code=failure.status)
+    reply = Document(error_body(failure, scope, param=param, code=code), status_code=failure.status)
+    if failure.retry_after is not None:
+        reply.headers["retry-after"] = str(failure.retry_after)
+    return reply
 
 
 class Document(Response):

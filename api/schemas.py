@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,6 +12,7 @@ from embedder.errors import UsageError
 MOST_K = 1000
 MOST_INPUTS = 256
 Id = Annotated[str, Field(min_length=1, max_length=4096)]
+MOST_EMBEDDED = 2048
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -43,13 +43,17 @@ class Query(Strict):
         """Return the query with the picture's bytes. Raises `UsageError` where they are not base64."""
         asked = self.model_dump(exclude_unset=True)
         if self.image is not None:
-            try:
-                asked["image"] = base64.b64decode(self.image, validate=True)
-            except binascii.Error as error:
-                raise UsageError(
-                    "the image is not base64", hint="send the bytes of a picture's file in standard base64"
-                ) from error
+            asked["image"] = _from_base64(self.image)
         return asked
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise UsageError(
+            "the image is not base64", hint="send the bytes of a picture's file in standard base64"
+        ) from error
 
 
 class SearchQuery(Query):
@@ -110,6 +114,100 @@ class PredictRequest(Strict):
     inputs: list[Query] = Field(min_length=1, max_length=MOST_INPUTS)
     top_k: int | None = Field(None, ge=1, le=MOST_K, description="Only the most probable classes of each.")
     space: str | None = Field(None, max_length=500, description="Of which Space the vectors are; another one is a 409.")
+
+
+Text = Annotated[str, Field(min_length=1, max_length=1_000_000)]
+Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=65_536)]
+Inputs = Annotated[list[Text], Field(min_length=1, max_length=MOST_EMBEDDED)]
+
+
+class EmbeddingsRequest(Strict):
+    """What OpenAI's clients send. `modality` (as Infinity has it) and `input_type` are further."""
+
+    input: Text | Inputs | Tokens | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_EMBEDDED)] = Field(
+        description="Texts, or token ids of the model's own tokenizer; pictures as data: URIs or base64."
+    )
+    model: str = Field(min_length=1, max_length=500, description="An encoder's name, or an alias that is served.")
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, ge=1, le=65_536, description="Only the first ones, of unit length again.")
+    user: str | None = Field(None, max_length=500)
+    modality: Literal["text", "image"] = "text"
+    input_type: Literal["query", "document"] = "document"
+
+
+class EmbedRequest(Strict):
+    """What TEI's clients send. Longer texts are cut, as `/info` says."""
+
+    inputs: Text | Inputs
+    normalize: bool = True
+    truncate: bool | None = None
+    truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
+    prompt_name: Literal["query", "document"] | None = None
+    dimensions: int | None = Field(None, ge=1, le=65_536)
+
+
+class TeiPredictRequest(Strict):
+    """Texts to classify with the head that is served."""
+
+    inputs: Text | Inputs
+    raw_scores: bool = False
+    truncate: bool | None = None
+
+
+class Sentences(Strict):
+    """One text, and those to compare it with."""
+
+    source_sentence: Text
+    sentences: Inputs
+
+
+class SimilarityRequest(Strict):
+    """What TEI's clients send to compare texts."""
+
+    inputs: Sentences
+
+
+Cell = str | int | Finite | bool | None
+ColumnName = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class PutItem(Strict):
+    """One item: an id, and its text, its picture in base64, or a vector (or one for each of its parts)."""
+
+    id: str = Field(min_length=1, max_length=4096)
+    text: Text | None = None
+    image: str | None = Field(None, min_length=4)
+    vector: list[Finite] | list[list[Finite]] | None = Field(None, min_length=1, max_length=65_536)
+    columns: dict[ColumnName, Cell] = Field(default_factory=dict, max_length=256, description="Labels and metadata.")
+    group: str | None = Field(None, max_length=4096)
+
+    @model_validator(mode="after")
+    def _content(self) -> PutItem:
+        given = [name for name in ("text", "image") if getattr(self, name) is not None]
+        if len(given) > 1 or (not given and self.vector is None):
+            raise ValueError("an item has a text or an image, a vector, or one of each")
+        return self
+
+    def opened(self) -> dict[str, Any]:
+        """Return the item with the picture's bytes. Raises `UsageError` where they are not base64."""
+        found = self.model_dump(exclude_none=True)
+        return {**found, **({"image": _from_base64(self.image)} if self.image is not None else {})}
+
+
+class PutRequest(Strict):
+    """Items, and the Space that they go into; vectors need one of the three, other items may leave it out."""
+
+    items: list[PutItem] = Field(min_length=1, max_length=1000)
+    space: str | None = Field(None, max_length=500, description="An alias, a fingerprint or an encoder's name.")
+    encoder: str | None = Field(None, max_length=500, description="An encoder, whose Space may be new here.")
+    declare: str | None = Field(None, min_length=1, max_length=200, description="A name for what made the vectors.")
+
+
+class PatchRequest(Strict):
+    """Columns to set."""
+
+    set: dict[ColumnName, Cell] = Field(min_length=1, max_length=256)
+    by: str = Field("http", min_length=1, max_length=200, description="Who says so.")
 
 
 class Reply(BaseModel):
@@ -209,6 +307,23 @@ class LabelErrorsReply(Reply):
     errors: list[LabelError]
 
 
+class EmbeddingsReply(Reply):
+    """Vectors, in the order of the inputs; `space` is their fingerprint."""
+
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+    model: str
+    usage: dict[str, int]
+    space: str
+
+
+class ModelsReply(Reply):
+    """What may be asked for as `model`."""
+
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+
+
 class CollectionsReply(Reply):
     """The collections of the store."""
 
@@ -249,6 +364,33 @@ class ItemReply(Reply):
     item: dict[str, Any]
 
 
+class ItemsReply(Reply):
+    """A page of items; `total` counts all that pass the filter."""
+
+    collection: str
+    total: int
+    limit: int
+    offset: int
+    items: list[dict[str, Any]]
+
+
+class PutReply(Reply):
+    """What became of each item, in their order."""
+
+    collection: str
+    space: str
+    counts: dict[str, int]
+    results: list[dict[str, Any]]
+
+
+class PatchReply(Reply):
+    """What was set."""
+
+    collection: str
+    id: str
+    set: dict[str, Any]
+
+
 class DeleteReply(Reply):
     """How many items were deleted, and whether the collection itself was."""
 
@@ -282,12 +424,22 @@ class ErrorBody(BaseModel):
     request_id: str
 
 
+class TeiError(BaseModel):
+    """The shape of errors that TEI's clients expect."""
+
+    error: str
+    error_type: str
+
+
 class ErrorReply(BaseModel):
     """The one shape of errors."""
 
     error: ErrorBody
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the declaration of a route's errors; a malformed request and a failure of ours can happen everywhere."""
-    return {status: {"model": ErrorReply} for status in sorted({400, 500, *statuses})}
+EVERYWHERE = (400, 401, 403, 408, 413, 429, 500, 503)
+
+
+def errors(*statuses: int, model: type[BaseModel] = ErrorReply) -> dict[int | str, dict[str, Any]]:
+    """Return the declaration of a route's errors, with those that can happen at every route."""
+    return {status: {"model": model} for status in sorted({*EVERYWHERE, *statuses})}

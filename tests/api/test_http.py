@@ -24,6 +24,7 @@ from api.schemas import (
     SearchReply,
 )
 from api.service import Service
+from api.serving import Serving
 from api.settings import Settings
 from embedder.errors import SpaceMismatch
 from tests.api.conftest import COLOURS, NOTES, picture, png
@@ -37,7 +38,7 @@ ERROR_KEYS = {"type", "message", "hint", "param", "code", "request_id"}
 
 @contextmanager
 def client_of(store: Path) -> Iterator[TestClient]:
-    service = Service(Settings(store=str(store)))
+    service = Serving(Settings(store=str(store)))
     with closing(service), TestClient(create_app(service), base_url=HOST) as client:
         yield client
 
@@ -295,7 +296,7 @@ def test_errors_of_ours_keep_their_status_and_lose_their_paths(
 
 
 def test_readiness_says_how_far_it_is(built: Path, tmp_path: Path) -> None:
-    app = create_app(Service(Settings(store=str(built))))
+    app = create_app(Serving(Settings(store=str(built))))
     client = TestClient(app, base_url=HOST)
     error = check_error(client.get("/readyz"), 503)
     assert error["type"] == "not_ready"
@@ -304,6 +305,6 @@ def test_readiness_says_how_far_it_is(built: Path, tmp_path: Path) -> None:
     warm(app.state.service, app.state.readiness)
     assert client.get("/readyz").json() == {"ready": True, "phase": "ready", "percent": 100}
     failed = Readiness()
-    warm(Service(Settings(store=str(tmp_path / "none"))), failed)
+    warm(Serving(Settings(store=str(tmp_path / "none"))), failed)
     assert not failed.ready
     assert "there is no store" in failed.phase
