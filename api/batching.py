@@ -129,7 +129,7 @@ class Batcher:
     def submit(
         self, values: Sequence[Value], medium: Medium, role: Role, *, deadline_s: float = DEADLINE_S
     ) -> Future[Made]:
-        """Encode texts, or pictures' bytes; a text in parts is the mean of them. Cancelling the future drops what has not begun.
+        """Encode texts, or pictures' bytes; a text in parts is their mean. A future cancelled drops what has not begun.
 
         Raises:
             UsageError: a medium that this encoder does not read.
@@ -268,7 +268,9 @@ class Batcher:
 
     def _pass(self, medium: Medium, part: Sequence[tuple[_Request, _Piece]]) -> None:
         started = time.perf_counter()
-        batch = [(Decoded(Item(piece.name, medium, "request"), piece.name, None, None), piece.prepared) for _, piece in part]
+        batch = [
+            (Decoded(Item(piece.name, medium, "request"), piece.name, None, None), piece.prepared) for _, piece in part
+        ]
         try:
             found = self._batches[medium].encode(batch)
         except (PermafrostError, *ITEM_ERRORS) as error:
@@ -281,7 +283,10 @@ class Batcher:
         rows, faults = _by_name(found)
         for request, piece in part:
             if (fault := faults.get(piece.name)) is not None:
-                self._fail(request, Undecodable(fault.message, stage=fault.stage, reason=fault.reason, where=f"input {piece.at}"))
+                self._fail(
+                    request,
+                    Undecodable(fault.message, stage=fault.stage, reason=fault.reason, where=f"input {piece.at}"),
+                )
                 continue
             request.rows[piece.at].append(rows[piece.name])
             request.left -= 1

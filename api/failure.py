@@ -49,7 +49,13 @@ def explain(error: BaseException) -> Failure:
     """Say what an exception means to the person who asked."""
     if isinstance(error, PermafrostError):
         return Failure(
-            error.type, error.what, error.where, error.hint, error.exit_code, error.status, retry_after=getattr(error, "retry_after", None)
+            error.type,
+            error.what,
+            error.where,
+            error.hint,
+            error.exit_code,
+            error.status,
+            retry_after=getattr(error, "retry_after", None),
         )
     if isinstance(error, KeyboardInterrupt):
         return Failure("interrupted", "interrupted", hint=RESUME, exit_code=130)

@@ -9,14 +9,13 @@ A job is `queued`, `running`, `finished`, `failed` or `cancelled`. One that was 
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from threading import Condition
+from queue import SimpleQueue
+from threading import RLock, Thread
 from typing import Any
 
 from api.documents import plain
@@ -26,9 +25,9 @@ from index import files
 
 log = logging.getLogger("permafrost.jobs")
 HOME = ".jobs"
-ID = re.compile(r"[0-9]{8}t[0-9]{6}-[0-9a-f]{8}")
 ENDED = frozenset({"finished", "failed", "cancelled"})
 MOST_QUEUED, MOST_KEPT, WRITE_EVERY_S = 64, 1000, 1.0
+CLOSE_WAIT_S = 15.0
 STOPPED = Failure(
     "stopped", "the server was stopped before this was done",
     hint="what was committed is stored; ask for the same again and it goes on where it stopped",
@@ -50,8 +49,10 @@ class Jobs:
         self._home, self._count = store / HOME, count
         self._jobs: dict[str, dict[str, Any]] = {}
         self._ending: set[str] = set()
-        self._change = Condition()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="job")
+        self._change = RLock()
+        self._queue: SimpleQueue[tuple[str, Act] | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, name="jobs", daemon=True)
+        self._thread.start()
         self._closed = False
 
     def recover(self) -> int:
@@ -81,7 +82,7 @@ class Jobs:
             }  # fmt: skip
             self._jobs[id] = job
             self._write(job)
-        self._pool.submit(self._run, id, act)
+        self._queue.put((id, act))
         self._tell()
         return dict(job)
 
@@ -96,12 +97,6 @@ class Jobs:
         """Return all jobs, the newest first."""
         with self._change:
             return [dict(self._jobs[id]) for id in sorted(self._jobs, reverse=True)]
-
-    def changed(self, id: str, revision: int, timeout_s: float) -> dict[str, Any]:
-        """Return a job once it is past a revision, or as it is after a while. Raises as `get`."""
-        with self._change:
-            self._change.wait_for(lambda: self._closed or self._jobs[id]["revision"] > revision, timeout_s)
-        return self.get(id)
 
     def cancel(self, id: str) -> dict[str, Any]:
         """Ask for the end of a job: at once where it waits, else at its next step, with what it committed kept.
@@ -120,11 +115,18 @@ class Jobs:
         return self.get(id)
 
     def close(self) -> None:
-        """Stop what runs at its next step; what waits stays on the disk as it is, and is told after a restart."""
+        """Stop what runs at its next step; what waits stays on the disk as it is, and is told after a restart.
+
+        An act that has no step for a while is left behind: it ends with the process, and is told as stopped as well.
+        """
         with self._change:
             self._closed = True
-            self._change.notify_all()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._queue.put(None)
+        self._thread.join(CLOSE_WAIT_S)
+
+    def _work(self) -> None:
+        while (found := self._queue.get()) is not None:
+            self._run(*found)
 
     def _run(self, id: str, act: Act) -> None:
         with self._change:
@@ -146,8 +148,8 @@ class Jobs:
             result = plain(act(progress))
         except Cancelled:
             with self._change:
-                self._end(id, "failed" if self._closed and id not in self._ending else "cancelled", STOPPED)
-        except Exception as error:  # noqa: BLE001  nobody waits for this thread: what went wrong is in the job
+                self._end(id, "cancelled" if id in self._ending else "failed", STOPPED)
+        except Exception as error:
             if explain(error).unexpected:
                 log.exception("job %s failed", id)
             with self._change:
@@ -167,7 +169,6 @@ class Jobs:
         job |= {**facts, "revision": job["revision"] + 1}
         if durable:
             self._write(job)
-        self._change.notify_all()
 
     def _write(self, job: Mapping[str, Any]) -> None:
         files.write_json(self._home / f"{job['id']}.json", dict(job))

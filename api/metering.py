@@ -12,7 +12,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 TOKENS = (16, 64, 256, 1024, 4096, 8192, 16384)
 STAGES = ("prepare", "forward", "whole", "search")
 STATUSES = ("2xx", "3xx", "4xx", "5xx")
-REFUSED = ("overloaded", "deadline_exceeded", "too_large", "slow_client", "connections")
+REFUSED = {408: "slow_client", 413: "too_large", 429: "overloaded", 504: "deadline_exceeded"}
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OTHER")
 STATUS_FILE, PAGE = Path("/proc/self/statm"), 4096
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -24,18 +24,25 @@ class Meter:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         own = self.registry
-        self._requests = Counter("permafrost_requests", "Requests by method and status.", ["method", "status"], registry=own)
+        self._requests = Counter(
+            "permafrost_requests", "Requests by method and status.", ["method", "status"], registry=own
+        )
         self._seconds = Histogram("permafrost_request_seconds", "Time to the last byte.", buckets=SECONDS, registry=own)
         self._refused = Counter("permafrost_refused", "Requests refused, by reason.", ["reason"], registry=own)
-        self._stages = Histogram("permafrost_stage_seconds", "Time in a stage.", ["stage"], buckets=SECONDS, registry=own)
+        self._stages = Histogram(
+            "permafrost_stage_seconds", "Time in a stage.", ["stage"], buckets=SECONDS, registry=own
+        )
         self._queue = Gauge("permafrost_queue_inputs", "Inputs that wait for a model.", ["model"], registry=own)
         self._batch = Histogram("permafrost_batch_inputs", "Inputs in a batch.", buckets=SIZES, registry=own)
         self._tokens = Histogram("permafrost_batch_tokens", "Tokens in a batch.", buckets=TOKENS, registry=own)
         self._cache = Counter("permafrost_query_cache", "Vectors found in the cache, or not.", ["found"], registry=own)
-        self._recall = Gauge("permafrost_index_recall_at_10", "Recall measured when built.", ["collection", "space"], registry=own)
-        self._fresh = Gauge("permafrost_rows_not_indexed", "Rows outside the index.", ["collection", "space"], registry=own)
+        self._recall = Gauge(
+            "permafrost_index_recall_at_10", "Recall measured when built.", ["collection", "space"], registry=own
+        )
+        self._fresh = Gauge(
+            "permafrost_rows_not_indexed", "Rows outside the index.", ["collection", "space"], registry=own
+        )
         self._jobs = Gauge("permafrost_jobs", "Jobs by state.", ["state"], registry=own)
-        self._connections = Gauge("permafrost_connections", "Open connections.", registry=own)
         memory = Gauge("permafrost_memory_bytes", "Resident memory of the process.", registry=own)
         memory.set_function(resident)
         self._at_zero()
@@ -44,7 +51,7 @@ class Meter:
         for method in METHODS:
             for status in STATUSES:
                 self._requests.labels(method, status)
-        for reason in REFUSED:
+        for reason in REFUSED.values():
             self._refused.labels(reason)
         for stage in STAGES:
             self._stages.labels(stage)
@@ -60,11 +67,8 @@ class Meter:
         """Count an answer."""
         self._requests.labels(method if method in METHODS else "OTHER", f"{status // 100}xx").inc()
         self._seconds.observe(seconds)
-
-    def refuse(self, reason: str) -> None:
-        """Count a refusal, where its reason is one that is counted."""
-        if reason in REFUSED:
-            self._refused.labels(reason).inc()
+        if status in REFUSED:
+            self._refused.labels(REFUSED[status]).inc()
 
     def stage(self, name: str, seconds: float) -> None:
         """Note the time of a stage."""
@@ -83,10 +87,6 @@ class Meter:
         """Count vectors that the cache had, and had not."""
         self._cache.labels("yes").inc(found)
         self._cache.labels("no").inc(missing)
-
-    def connections(self, count: int) -> None:
-        """Note how many connections are open."""
-        self._connections.set(count)
 
     def jobs(self, queued: int, running: int) -> None:
         """Note how many jobs there are that have not ended."""

@@ -146,7 +146,9 @@ class Models:
             facts = {"bytes": held.bytes, "users": held.users, "waiting": held.batcher.waiting} if held else {}
             space = held.batcher.encoder.space if held else None
             media = list(space.media) if space else None
-            rows.append({"id": name, "encoder": encoder, "loaded": held is not None, "media": media, "space": space, **facts})
+            rows.append(
+                {"id": name, "encoder": encoder, "loaded": held is not None, "media": media, "space": space, **facts}
+            )
         return rows
 
     def close(self) -> None:

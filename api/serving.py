@@ -21,44 +21,47 @@ from api.recent import Recent
 from api.service import Service
 from api.settings import Settings
 from api.shapes import as_vector
+from api.working import Working
 from embedder.declared import PREFIX
 from embedder.encoder import Encoder, ImageTower, TextTower
 from embedder.errors import DeadlineExceeded, Overloaded, PermafrostError, Undecodable, UsageError
 from embedder.records import FloatMatrix, Medium, Pixels, Role
 from embedder.space import Space
+from index.readers import reading
 from index.store import Collection
 
 
 @dataclass(frozen=True)
 class Served:
-    """What the service is to serve. `memory` (bytes) is what loaded models may hold, `idle_s` how long unused ones stay.
+    """What the service is to serve. `memory` (bytes) is what loaded models may hold; unused ones stay for `idle_s`.
 
-    `head` is the (collection, head) of TEI's `/predict`; `urls` says that pictures may be fetched from elsewhere.
+    `head` is the (collection, head) of TEI's `/predict`; `sources` are the
+    folders that runs may read.
     """
 
     models: Sequence[str] = ()
     memory: int | None = None
     idle_s: float = IDLE_S
     head: tuple[str, str] | None = None
-    urls: bool = False
+    sources: Sequence[str] = ()
 
 
-class Serving(Putting, Showing, Service):
+class Serving(Working, Putting, Showing, Service):
     """A `Service` whose queries go through batches. Safe to share between threads."""
 
     def __init__(self, settings: Settings, served: Served | None = None, meter: Meter | None = None) -> None:
         super().__init__(settings)
         self.served, self.meter, self.recent = served or Served(), meter or Meter(), Recent()
-        self.decoders = settings.decode_workers
+        self.decoders, self.sources = settings.decode_workers, tuple(self.served.sources)
         self.models = Models(
             self.served.models, found=self._encoders_of_spaces, load=self.encoder, forget=self.forget,
             batcher=self._batcher, memory=self.served.memory, idle_s=self.served.idle_s,
         )  # fmt: skip
 
     def close(self) -> None:
-        """End the models' threads and the worker processes."""
-        self.models.close()
+        """End the jobs, the models' threads and the worker processes."""
         super().close()
+        self.models.close()
 
     def fitted(self, encoder: Encoder) -> Encoder:
         """Return an encoder that may be used by a batch and by a job at once: one of them at a time."""
@@ -101,8 +104,7 @@ class Serving(Putting, Showing, Service):
         with self.models.use(encoder) as batcher:
             begun: list[list[Future[Made]] | PermafrostError] = []
             try:
-                for value in values:
-                    begun.append(_begun(batcher, value))
+                begun.extend(_begun(batcher, value) for value in values)
                 return [_ended(one) for one in begun]
             except (Overloaded, DeadlineExceeded):
                 for waiting in begun:
@@ -128,6 +130,19 @@ class Serving(Putting, Showing, Service):
             if one["encoder"] == encoder and one["space"] is not None:
                 return cast(Space, one["space"])
         return next((space for space in self._spaces() if space.encoder == encoder), None)
+
+    def measure(self) -> None:
+        """Note of every Space that was searched the recall of its index, and the rows outside it."""
+        with self._lock:
+            views = list(self._views.values())
+        found = []
+        for view in views:
+            with suppress(PermafrostError), reading(view.collection):
+                moment = view.now()
+                manifest = moment.base.manifest if moment.base else {}
+                recall = (manifest.get("measured") or {}).get("recall_at_10")
+                found.append((view.collection.name, view.space.short, recall, len(moment.fresh_keys)))
+        self.meter.indexes(found)
 
     def texts_of(self, encoder: str, inputs: Sequence[Sequence[int]]) -> list[str]:
         """Return the texts of token ids of a model's own tokenizer.

@@ -1,6 +1,6 @@
 """Pictures that came as bytes alone, kept beside the tables so that another encoder can read them again.
 
-    content/<first two digits>/<sha256 of the bytes>
+content/<first two digits>/<sha256 of the bytes>
 """
 
 from __future__ import annotations

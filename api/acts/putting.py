@@ -181,14 +181,14 @@ def _columns(collection: Collection, items: Sequence[Mapping[str, Any]]) -> dict
     here = {field.name: schema.type_name(field.type) for field in collection.items.schema}
     found = types.columns()
     return {
-        name: here[name] if here.get(name) and (types.found[name] in ("", here[name]) or wider(here[name], kind) == here[name]) else kind
+        name: here[name]
+        if here.get(name) and (types.found[name] in ("", here[name]) or wider(here[name], kind) == here[name])
+        else kind
         for name, kind in found.items()
     }
 
 
-def _arrival(
-    collection: Collection, one: Mapping[str, Any], vectors: FloatMatrix, kinds: Mapping[str, str]
-) -> Arrival:
+def _arrival(collection: Collection, one: Mapping[str, Any], vectors: FloatMatrix, kinds: Mapping[str, str]) -> Arrival:
     """Return an item with its vectors; a picture's bytes are written beside the tables first."""
     given = one.get("columns") or {}
     columns = {name: convert(given[name], kinds[name]) for name in given}

@@ -78,7 +78,7 @@ def _values(acts: Serving, name: str, asked: EmbeddingsRequest) -> list[Value]:
 
 
 def picture(text: str) -> bytes:
-    """Return the bytes of a picture that comes as base64 or as a `data:` URI. Raises `UsageError` where it is neither."""
+    """Return the bytes of a picture in base64 or in a `data:` URI. Raises `UsageError` where it is in neither."""
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
@@ -88,7 +88,7 @@ def picture(text: str) -> bytes:
 
 
 def _body(found: FloatMatrix, tokens: int, asked: EmbeddingsRequest, space: Space) -> bytes:
-    """Return the reply's bytes: numbers leave as they are in memory, by orjson or as base64 of little-endian float32."""
+    """Return the reply's bytes: vectors leave from memory, by orjson or as base64 of little-endian float32."""
     rows: Sequence[Any] = list(found)
     if asked.encoding_format == "base64":
         rows = [base64.b64encode(row.astype("<f4", copy=False).tobytes()).decode("ascii") for row in found]

@@ -33,6 +33,7 @@ SPACE = "x-permafrost-space"
 FAILS = errors(404, 415, 422, 504, 507, model=TeiError)
 
 
+@router.post("/", include_in_schema=False)
 @router.post("/embed", responses={200: {"model": list[list[float]]}, **FAILS})
 async def tei_embed(asked: EmbedRequest, request: Request, acts: Serves) -> Response:
     """Embed texts with the first model that is served; the Space is in the header `X-Permafrost-Space`."""

@@ -121,7 +121,9 @@ def words_of(tokenizer: Any) -> Callable[[Sequence[int]], str]:
 
     def words(ids: Sequence[int]) -> str:
         if not all(0 <= one < size for one in ids):
-            raise UsageError(f"a token id is outside 0 to {size - 1}", hint="send texts, or ids of this model's tokenizer")
+            raise UsageError(
+                f"a token id is outside 0 to {size - 1}", hint="send texts, or ids of this model's tokenizer"
+            )
         return str(tokenizer.decode(list(ids), skip_special_tokens=True))
 
     return words
