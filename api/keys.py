@@ -25,7 +25,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 MARK = "pf_"
 # what is asked by POST and changes nothing
 ASKING = re.compile(
-    r"/v1/(collections/[^/]+/(search|heads/[^/]+/predict)|embeddings|classify)|/embed|/predict|/similarity"
+    r"/v1/(collections/[^/]+/(search|heads/[^/]+/predict)|embeddings|classify)|/|/embed|/predict|/similarity"
 )
 OPEN = re.compile(r"/(?!v1(/|$)|metrics$|embed$|predict$|similarity$|info$)")
 COLLECTION = re.compile(r"/v1/collections/[^/]+")

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from api.app import Readiness, create_app, warm
+from api.app import create_app, warm
+from api.envelope import TEI_PATHS
+from api.readiness import Readiness
 from api.schemas import (
     CollectionReply,
     CollectionsReply,
@@ -79,21 +81,36 @@ def test_the_schema_is_the_golden_one(client: TestClient) -> None:
     )
 
 
-def test_every_route_answers_errors_in_the_one_shape(client: TestClient) -> None:
+def test_every_route_answers_errors_in_its_shape(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     routes = [(path, method) for path, methods in schema["paths"].items() for method in methods]
-    assert len(routes) >= 10
+    assert len(routes) >= 25
     for path, method in routes:
-        if "{collection}" in path:
-            filled = re.sub(r"\{\w+\}", "x", path.replace("{collection}", "nowhere"))
-            body = {"query": {"text": "a"}} if path.endswith("search") else {"inputs": [{"text": "a"}]}
-            asked = {"json": body} if method == "post" else {}
-            error = check_error(client.request(method.upper(), filled, **asked), 404)
-            assert "nowhere" in error["message"]
-        error = check_error(client.request("PUT", re.sub(r"\{\w+\}", "x", path)), 405)
-        assert error["type"] == "method_not_allowed"
+        filled = re.sub(r"\{\w+\}", "x", path)
+        elsewhere = client.request(method.upper(), filled, headers={"host": "evil.example"})
+        wrong = client.request("OPTIONS", filled)
+        for reply, status in ((elsewhere, 400), (wrong, 405)):
+            if path in TEI_PATHS:
+                assert reply.status_code == status
+                assert set(reply.json()) == {"error", "error_type"}
+            else:
+                check_error(reply, status)
         declared = schema["paths"][path][method]["responses"]
-        assert path in ("/livez", "/readyz") or {"400", "500"} <= set(declared)
+        assert path in ("/livez", "/readyz") or {"400", "401", "403", "429", "500"} <= set(declared)
+
+
+def test_every_reading_route_of_a_collection_says_that_there_is_none(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    bodies = {"search": {"query": {"text": "a"}}, "predict": {"inputs": [{"text": "a"}]}, "heads": {"label": "x"}}
+    bodies |= {"runs": {}, "indexes": {}}
+    for path, methods in paths.items():
+        for method in set(methods) - {"put", "patch"} if "{collection}" in path else ():
+            filled = re.sub(r"\{\w+\}", "x", path.replace("{collection}", "nowhere"))
+            body = bodies.get(path.rpartition("/")[2])
+            if method == "post" and body is None:
+                continue
+            asked = {"json": body} if method == "post" else {}
+            assert "nowhere" in check_error(client.request(method.upper(), filled, **asked), 404)["message"], path
 
 
 def test_a_path_that_is_no_route_is_an_error_of_the_same_shape(client: TestClient) -> None:
