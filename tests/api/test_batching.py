@@ -21,6 +21,7 @@ from embedder.encoder import Encoder, load_encoder
 from embedder.errors import DeadlineExceeded, Overloaded, Undecodable
 
 HASHING = load_encoder("hashing:64")
+TEXTS = st.text("abc ", min_size=1).filter(str.strip)
 WAIT_S = 30
 
 
