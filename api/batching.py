@@ -26,7 +26,7 @@ from api.recent import Name, Recent
 from embedder.batches import ITEM_ERRORS, Batches
 from embedder.encoder import Encoder, ImageTower, TextTower, means
 from embedder.errors import DeadlineExceeded, Overloaded, PermafrostError, Undecodable
-from embedder.extract import full_batch
+from embedder.packing import PASS_COST, cuts
 from embedder.records import Decoded, Failure, FloatMatrix, Item, Medium, Pixels, Role
 from embedder.space import Space
 
@@ -260,11 +260,14 @@ class Batcher:
         return medium, taken
 
     def _encode(self, medium: Medium, taken: list[tuple[_Request, _Piece]]) -> None:
-        costs, start = [piece.cost for _, piece in taken], 0
+        if medium == "image":
+            self._pass(medium, taken)
+            return
+        where = "cpu" if self.encoder.device == "cpu" else "cuda"
+        stops, start = cuts([piece.cost for _, piece in taken], MOST_TOKENS, MOST_ROWS, PASS_COST[where]), 0
         while start < len(taken):
-            size = full_batch(costs, start, MOST_TOKENS, MOST_ROWS) if medium == "text" else len(taken)
-            self._pass(medium, taken[start : start + size])
-            start += size
+            self._pass(medium, taken[start : stops[start]])
+            start = int(stops[start])
 
     def _pass(self, medium: Medium, part: Sequence[tuple[_Request, _Piece]]) -> None:
         started = time.perf_counter()

@@ -20,7 +20,6 @@ from api.models import IDLE_S, Models
 from api.recent import Recent
 from api.service import Service
 from api.settings import Settings
-from api.shapes import as_vector
 from api.working import Working
 from embedder.declared import PREFIX
 from embedder.encoder import Encoder, ImageTower, TextTower
@@ -70,10 +69,18 @@ class Serving(Working, Putting, Showing, Service):
         if image is not None:
             image = replace(image, forward=_one_at_a_time(image.forward, using))
         if text is not None:
+            whole = text.tokenize_all and _one_at_a_time(text.tokenize_all, tokenizing)
             text = replace(
-                text, forward=_one_at_a_time(text.forward, using), tokenize=_one_at_a_time(text.tokenize, tokenizing)
-            )
+                text, forward=_one_at_a_time(text.forward, using), tokenize_all=whole,
+                tokenize=_one_at_a_time(text.tokenize, tokenizing),
+            )  # fmt: skip
         return replace(encoder, image=image, text=text)
+
+    def query_texts(self, collection: Collection, space: Space, texts: Sequence[str]) -> FloatMatrix:
+        """Return the vectors of queries (n, dim). Raises as `encoded`."""
+        with self.models.use(space.encoder):
+            self.encoder_of(collection, space)
+            return self.encoded(space.encoder, texts, "text", "query").vectors
 
     def query_vector(self, collection: Collection, space: Space, kind: str, value: Any) -> FloatMatrix:
         """Return a query's vector (1, dim). Raises as `encoded`."""

@@ -18,10 +18,11 @@ from embedder.reading import read_file
 from embedder.transform import ImageTransform
 from index import filters
 from index.itself import local_path
+from index.live import Live
 from index.readers import reading
-from index.search import visible
+from index.rowcache import visible
 from index.store import Collection
-from index.view import Live, matching_keys
+from index.view import matching_keys
 
 MOST_SIDE = 2048
 QUALITY = 85
