@@ -117,54 +117,6 @@ class PredictRequest(Strict):
 
 
 Text = Annotated[str, Field(min_length=1, max_length=1_000_000)]
-Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=65_536)]
-Inputs = Annotated[list[Text], Field(min_length=1, max_length=MOST_EMBEDDED)]
-
-
-class EmbeddingsRequest(Strict):
-    """What OpenAI's clients send. `modality` (as Infinity has it) and `input_type` are further."""
-
-    input: Text | Inputs | Tokens | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_EMBEDDED)] = Field(
-        description="Texts, or token ids of the model's own tokenizer; pictures as data: URIs or base64."
-    )
-    model: str = Field(min_length=1, max_length=500, description="An encoder's name, or an alias that is served.")
-    encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = Field(None, ge=1, le=65_536, description="Only the first ones, of unit length again.")
-    user: str | None = Field(None, max_length=500)
-    modality: Literal["text", "image"] = "text"
-    input_type: Literal["query", "document"] = "document"
-
-
-class EmbedRequest(Strict):
-    """What TEI's clients send. Longer texts are cut, as `/info` says."""
-
-    inputs: Text | Inputs
-    normalize: bool = True
-    truncate: bool | None = None
-    truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
-    prompt_name: Literal["query", "document"] | None = None
-    dimensions: int | None = Field(None, ge=1, le=65_536)
-
-
-class TeiPredictRequest(Strict):
-    """Texts to classify with the head that is served."""
-
-    inputs: Text | Inputs
-    raw_scores: bool = False
-    truncate: bool | None = None
-
-
-class Sentences(Strict):
-    """One text, and those to compare it with."""
-
-    source_sentence: Text
-    sentences: Inputs
-
-
-class SimilarityRequest(Strict):
-    """What TEI's clients send to compare texts."""
-
-    inputs: Sentences
 
 
 Cell = str | int | Finite | bool | None
@@ -201,59 +153,6 @@ class PutRequest(Strict):
     space: str | None = Field(None, max_length=500, description="An alias, a fingerprint or an encoder's name.")
     encoder: str | None = Field(None, max_length=500, description="An encoder, whose Space may be new here.")
     declare: str | None = Field(None, min_length=1, max_length=200, description="A name for what made the vectors.")
-
-
-Name = Annotated[str, Field(min_length=1, max_length=500)]
-Filter = Annotated[str, Field(min_length=1, max_length=10_000)]
-
-
-class RunRequest(Strict):
-    """What to embed: a folder or table that the service may read, or without one the collection itself."""
-
-    source: str | None = Field(None, min_length=1, max_length=4096)
-    encoders: list[Name] = Field(default_factory=list, max_length=16)
-    media: Literal["image", "text"] | None = None
-    content_column: Name | None = None
-    id_column: Name | None = None
-    label_levels: int | None = Field(None, ge=0, le=16)
-    chunk: Name | None = None
-    where: Filter | None = None
-    prefix: Name | None = None
-    limit: int | None = Field(None, ge=1)
-    prune: bool | None = None
-    max_failure_rate: float = Field(0.01, ge=0, le=1)
-
-
-class IndexRequest(Strict):
-    """The targets of an index, as in `permafrost index`; `memory` in bytes."""
-
-    space: Name | None = None
-    kind: Name = "auto"
-    recall: float = Field(0.95, ge=0, le=1)
-    memory: int | None = Field(None, ge=1)
-    latency_ms: float | None = Field(None, gt=0)
-    args: dict[ColumnName, Cell] = Field(default_factory=dict, max_length=64)
-    seed: int = Field(0, ge=0, le=2**31)
-
-
-class HeadRequest(Strict):
-    """What a head is trained on."""
-
-    label: Name
-    kind: Name = "linear"
-    space: Name | None = None
-    name: Name | None = None
-    split: Name | None = None
-    where: Filter | None = None
-    min_class_size: int | None = Field(None, ge=1)
-    seed: int | None = Field(None, ge=0, le=2**31)
-
-
-class ReportRequest(Strict):
-    """What a transfer report compares."""
-
-    label: Name
-    encoders: list[Name] = Field(default_factory=list, max_length=16)
 
 
 class PatchRequest(Strict):
@@ -360,23 +259,6 @@ class LabelErrorsReply(Reply):
     errors: list[LabelError]
 
 
-class EmbeddingsReply(Reply):
-    """Vectors, in the order of the inputs; `space` is their fingerprint."""
-
-    object: Literal["list"]
-    data: list[dict[str, Any]]
-    model: str
-    usage: dict[str, int]
-    space: str
-
-
-class ModelsReply(Reply):
-    """What may be asked for as `model`."""
-
-    object: Literal["list"]
-    data: list[dict[str, Any]]
-
-
 class CollectionsReply(Reply):
     """The collections of the store."""
 
@@ -444,25 +326,6 @@ class PatchReply(Reply):
     set: dict[str, Any]
 
 
-class JobReply(Reply):
-    """A job as it is now: queued, running, finished, failed or cancelled."""
-
-    id: str
-    kind: str
-    collection: str
-    state: Literal["queued", "running", "finished", "failed", "cancelled"]
-    progress: dict[str, Any]
-    result: dict[str, Any] | None
-    error: dict[str, Any] | None
-    revision: int
-
-
-class JobsReply(Reply):
-    """The jobs, the newest first."""
-
-    jobs: list[JobReply]
-
-
 class DeleteReply(Reply):
     """How many items were deleted, and whether the collection itself was."""
 
@@ -494,13 +357,6 @@ class ErrorBody(BaseModel):
     param: str | None
     code: str
     request_id: str
-
-
-class TeiError(BaseModel):
-    """The shape of errors that TEI's clients expect."""
-
-    error: str
-    error_type: str
 
 
 class ErrorReply(BaseModel):

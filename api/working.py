@@ -15,7 +15,6 @@ from index.ingest import Run
 from index.selection import IngestOptions
 
 SELECTION = ("where", "prefix", "limit", "prune")
-KINDS = ("runs", "indexes", "heads", "reports")
 
 
 class Working(Held):
@@ -52,7 +51,13 @@ class Working(Held):
             Refused: a source outside the folders that may be read.
             UsageError: an act that is not offered.
         """
-        act = cast(Callable[[str, Mapping[str, Any], Progress], Mapping[str, Any]], getattr(self, f"_job_{kind}"))
+        acts: dict[str, Callable[[str, Mapping[str, Any], Progress], Mapping[str, Any]]] = {
+            "runs": self._job_runs,
+            "indexes": self._job_indexes,
+            "heads": self._job_heads,
+            "reports": self._job_reports,
+        }
+        act = acts[kind]
         if kind == "runs":
             asked = {**asked, "source": self._readable(name, asked.get("source"))}
         else:

@@ -21,12 +21,3 @@ def keep(collection: Collection, data: bytes) -> Path:
     if not path.exists():
         files.write_bytes(path, data)
     return path
-
-
-def drop(collection: Collection, hashes: list[str]) -> int:
-    """Remove what is kept of these contents; return how many files that were."""
-    paths = [collection.path / HOME / name[:2] / name for name in hashes]
-    there = [path for path in paths if path.is_file()]
-    for path in there:
-        path.unlink(missing_ok=True)
-    return len(there)

@@ -69,16 +69,14 @@ def run(
     settings = read_settings(store=call.store, device=device, runtime=runtime)
     _require_store(settings.store)
     logs.set_up("json" if log == "json" else "text" if log == "text" else "off")
-    chosen = {
-        "models": tuple(model or ()), "memory": most_bytes(memory, "--memory"), "idle_s": float(idle),
-        "head": _head(predict), "sources": tuple(source or ()),
-    }  # fmt: skip
-    building = _building(settings, chosen, Meter())
-    code = serve(
-        building, host, port, keys=keys,
-        ready=lambda url: print(f"ready {url}", file=sys.stderr, flush=True),  # noqa: T201
-    )  # fmt: skip
+    held = {"memory": most_bytes(memory, "--memory"), "idle_s": float(idle)}
+    chosen = {"models": tuple(model or ()), "head": _head(predict), "sources": tuple(source or ()), **held}
+    code = serve(_building(settings, chosen, Meter()), host, port, keys=keys, ready=_say_ready)
     return Result({"stopped": True}, note="stopped", exit_code=code)
+
+
+def _say_ready(url: str) -> None:
+    print(f"ready {url}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _building(settings: Settings, chosen: Mapping[str, object], meter: Meter) -> Building:

@@ -12,9 +12,10 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from api.batching import Made, Value
+from api.embedded import EmbeddingsReply, EmbeddingsRequest, ModelsReply
 from api.envelope import Document
 from api.routes._context import Serves, waiting_of
-from api.schemas import EmbeddingsReply, EmbeddingsRequest, ModelsReply, errors
+from api.schemas import errors
 from api.serving import Serving, shortened
 from api.strict import StrictRoute
 from api.waiting import awaited

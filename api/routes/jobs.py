@@ -10,11 +10,12 @@ from fastapi import APIRouter, Header, Path, Request
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
+from api.asked import HeadRequest, IndexRequest, JobReply, JobsReply, ReportRequest, RunRequest
 from api.documents import dumps
 from api.envelope import Document
 from api.jobs import ENDED, Jobs
 from api.routes._context import CollectionName, Serves
-from api.schemas import HeadRequest, IndexRequest, JobReply, JobsReply, ReportRequest, RunRequest, errors
+from api.schemas import errors
 from api.strict import StrictRoute
 
 router = APIRouter(tags=["jobs"], route_class=StrictRoute)

@@ -11,17 +11,11 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from api.batching import MOST_TOKENS, MOST_WAITING
+from api.embedded import EmbedRequest, SimilarityRequest, TeiError, TeiPredictRequest
 from api.envelope import Document
 from api.routes._context import Serves, waiting_of
 from api.routes.embeddings import vectors
-from api.schemas import (
-    MOST_EMBEDDED,
-    EmbedRequest,
-    SimilarityRequest,
-    TeiError,
-    TeiPredictRequest,
-    errors,
-)
+from api.schemas import MOST_EMBEDDED, errors
 from api.serving import Serving, shortened
 from api.strict import StrictRoute
 from embedder.errors import UsageError
