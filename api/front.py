@@ -25,13 +25,14 @@ class Front:
         self._build, self._readiness, self._failed = build, readiness, failed
         self._app: ASGIApp | None = None
 
-    def begin(self) -> None:
-        """Start building."""
-        threading.Thread(target=self._made, name="build", daemon=True).start()
+    def begin(self, ready: Callable[[], None]) -> None:
+        """Start building; `ready` is called once it is done."""
+        threading.Thread(target=self._made, args=(ready,), name="build", daemon=True).start()
 
-    def _made(self) -> None:
+    def _made(self, ready: Callable[[], None]) -> None:
         try:
             self._app = self._build()
+            ready()
         except Exception as error:  # noqa: BLE001  nobody waits for this thread: the server ends with it
             self._readiness.phase = f"failed: {explain(error).what}"
             self._failed(error)

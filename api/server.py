@@ -8,7 +8,6 @@ import ipaddress
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -71,7 +70,9 @@ class Building:
 
 
 def serve(building: Building, host: str, port: int, *, keys: Keys | None = None, ready: Callable[[str], None]) -> int:
-    """Serve until a signal comes, then finish what is under way.
+    """Listen at once, and serve until a signal comes; then finish what is under way.
+
+    `ready` is told the address once everything answers; until then the probes do.
 
     Returns:
         130 after Ctrl-C, 143 after SIGTERM.
@@ -90,7 +91,8 @@ def serve(building: Building, host: str, port: int, *, keys: Keys | None = None,
             h11_max_incomplete_event_size=MOST_HEADER_BYTES,
         )  # fmt: skip
         server = _Server(config, readiness, NOTICE_S if public else 0.0)
-        server.listening = partial(_listening, front, f"http://{shown}:{bound.getsockname()[1]}", ready)
+        url = f"http://{shown}:{bound.getsockname()[1]}"
+        server.listening = lambda: front.begin(lambda: ready(url))
         try:
             server.run(sockets=[bound])
         except KeyboardInterrupt:
@@ -104,17 +106,12 @@ def serve(building: Building, host: str, port: int, *, keys: Keys | None = None,
     return 0
 
 
-def _listening(front: Front, url: str, ready: Callable[[str], None]) -> None:
-    front.begin()
-    ready(url)
-
-
 class _Server(uvicorn.Server):
     """Says when it listens; asked to end, it first says so to `/readyz` for `notice_s` seconds."""
 
     def __init__(self, config: uvicorn.Config, readiness: Readiness, notice_s: float) -> None:
         super().__init__(config)
-        self.listening: Callable[[], object] = lambda: None
+        self.listening: Callable[[], None] = lambda: None
         self.error: Exception | None = None
         self._readiness, self._notice_s = readiness, notice_s
 
