@@ -23,7 +23,6 @@ def run(
 ) -> Result:
     """Check every row and file, and embed a sample again.
 
-
     The exit code is 1 where something is wrong.
     """
     with call.service() as service:
