@@ -31,16 +31,16 @@ def _check_rooms() -> None:
 _check_rooms()
 
 from embedder.errors import (  # noqa: E402, I001
-    Damaged, EncoderError, Locked, MissingFact, NothingToDo, OutOfResource, PermafrostError, Refused, SpaceMismatch,
-    TooManyFailures, Undecodable, UnknownName, UsageError,
+    Damaged, DeadlineExceeded, EncoderError, Locked, MissingFact, NothingToDo, OutOfResource, Overloaded,
+    PermafrostError, Refused, SpaceMismatch, TooManyFailures, Undecodable, UnknownName, UsageError,
 )  # fmt: skip
 
 if TYPE_CHECKING:
     from api.client import Encoder, Store
 
 __all__ = [
-    "Damaged", "Encoder", "EncoderError", "Locked", "MissingFact", "NothingToDo", "OutOfResource", "PermafrostError",
-    "Refused", "SpaceMismatch", "TooManyFailures", "Undecodable", "UnknownName", "UsageError", "open",
+    "Damaged", "DeadlineExceeded", "Encoder", "EncoderError", "Locked", "MissingFact", "NothingToDo", "OutOfResource",
+    "Overloaded", "PermafrostError", "Refused", "SpaceMismatch", "TooManyFailures", "Undecodable", "UnknownName", "UsageError", "open",
 ]  # fmt: skip
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -13,13 +15,19 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from api.envelope import LOOPBACK, Envelope, error_reply
+from api.envelope import Envelope, error_reply
 from api.failure import Failure, explain
-from api.service import Service
+from api.gate import LOOPBACK, Gate
+from api.keys import Keys
+from api.readiness import Readiness
+from api.serving import Serving
+from api.waiting import Waiting
 from embedder import kinds
 from embedder.errors import PermafrostError, UnknownName
 
+log = logging.getLogger("permafrost.http")
 ROUTES = "api.routes"
+SWEEP_S = 30.0
 MOST_ERRORS = 10
 ABOUT = "Search, heads and items over frozen encoders. Scores: higher is nearer, always."
 REFUSALS = {
@@ -28,17 +36,8 @@ REFUSALS = {
 }
 
 
-@dataclass
-class Readiness:
-    """How far the service is with opening the store."""
-
-    ready: bool = False
-    phase: str = "starting"
-    percent: int = 0
-
-
-def create_app(service: Service, *, hosts: Collection[str] | None = LOOPBACK) -> FastAPI:
-    """Return the application. The store is opened in the background once it starts; `/readyz` says how far that is."""
+def create_app(service: Serving, *, hosts: Collection[str] | None = LOOPBACK, keys: Keys | None = None) -> FastAPI:
+    """Return the application with its envelope. The store is opened in the background once it starts."""
     readiness = Readiness()
 
     @asynccontextmanager
@@ -46,31 +45,57 @@ def create_app(service: Service, *, hosts: Collection[str] | None = LOOPBACK) ->
         threading.Thread(target=warm, args=(service, readiness), name="warm", daemon=True).start()
         yield
 
+    app = application(service, readiness, lifespan)
+    app.add_middleware(Envelope, gate=Gate(hosts, keys), meter=service.meter)
+    return app
+
+
+def application(service: Serving, readiness: Readiness, lifespan: Any = None) -> FastAPI:
+    """Return the application alone; what goes around it is `Envelope`."""
     app = FastAPI(
         title="Permafrost", version=metadata.version("permafrost"), description=ABOUT, lifespan=lifespan,
         docs_url=None, redoc_url=None, generate_unique_id_function=lambda route: route.name,
     )  # fmt: skip
     app.state.service, app.state.readiness = service, readiness
+    app.state.waiting, app.state.started = Waiting(), int(time.time())
     for name in kinds.names(ROUTES):
         app.include_router(kinds.load(ROUTES, name, "route").router)
     app.add_exception_handler(PermafrostError, _explained)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
-    app.add_middleware(Envelope, hosts=hosts)
     return app
 
 
-def warm(service: Service, readiness: Readiness) -> None:
-    """Open every collection, so that the first request does not wait; say how far it is, or why it failed."""
+def warm(service: Serving, readiness: Readiness, *, raising: bool = False) -> None:
+    """Open every collection and load the named models; say how far it is, or why it failed.
+
+    A collection that cannot be opened is told of by its own requests. With `raising`, what else fails is raised.
+    """
     try:
         readiness.phase = "opening the store"
         names = service.store().names()
         for n, name in enumerate(names):
-            readiness.phase, readiness.percent = f"opening collection {n + 1} of {len(names)}", 100 * n // len(names)
-            service.warm(name)
+            readiness.phase, readiness.percent = f"opening collection {n + 1} of {len(names)}", 80 * n // len(names)
+            try:
+                service.warm(name)
+            except PermafrostError as error:
+                log.warning("collection %s cannot be opened: %s", name, error.what)
+        service.jobs.listed()
+        readiness.phase, readiness.percent = "loading the models", 80
+        service.models.load_named()
         readiness.ready, readiness.phase, readiness.percent = True, "ready", 100
-    except Exception as error:  # noqa: BLE001  nobody waits for this thread: what went wrong is told by /readyz
+        threading.Thread(target=_sweep, args=(service, readiness), name="sweep", daemon=True).start()
+    except Exception as error:
         readiness.phase = f"failed: {explain(error).what}"
+        if raising:
+            raise
+
+
+def _sweep(service: Serving, readiness: Readiness) -> None:
+    """Unload unused models, now and then, until the service ends."""
+    while not readiness.draining:
+        time.sleep(SWEEP_S)
+        service.models.sweep()
 
 
 def _explained(request: Request, error: Exception) -> Response:

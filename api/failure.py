@@ -20,7 +20,10 @@ TERMINATED = 143
 
 @dataclass(frozen=True)
 class Failure:
-    """An error for people and programs. `type` is a stable word; `unexpected` says that nobody raised it on purpose."""
+    """An error for people and programs. `type` is a stable word; `unexpected` says that nobody raised it on purpose.
+
+    `retry_after` is when to ask again, in whole seconds, where asking again may help.
+    """
 
     type: str
     what: str
@@ -29,6 +32,7 @@ class Failure:
     exit_code: int = 1
     status: int = 500
     unexpected: bool = False
+    retry_after: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the body of `{"error": …}` on a command line."""
@@ -44,7 +48,15 @@ class Failure:
 def explain(error: BaseException) -> Failure:
     """Say what an exception means to the person who asked."""
     if isinstance(error, PermafrostError):
-        return Failure(error.type, error.what, error.where, error.hint, error.exit_code, error.status)
+        return Failure(
+            error.type,
+            error.what,
+            error.where,
+            error.hint,
+            error.exit_code,
+            error.status,
+            retry_after=getattr(error, "retry_after", None),
+        )
     if isinstance(error, KeyboardInterrupt):
         return Failure("interrupted", "interrupted", hint=RESUME, exit_code=130)
     if isinstance(error, SystemExit):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,6 +12,7 @@ from embedder.errors import UsageError
 MOST_K = 1000
 MOST_INPUTS = 256
 Id = Annotated[str, Field(min_length=1, max_length=4096)]
+MOST_EMBEDDED = 2048
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -43,13 +43,17 @@ class Query(Strict):
         """Return the query with the picture's bytes. Raises `UsageError` where they are not base64."""
         asked = self.model_dump(exclude_unset=True)
         if self.image is not None:
-            try:
-                asked["image"] = base64.b64decode(self.image, validate=True)
-            except binascii.Error as error:
-                raise UsageError(
-                    "the image is not base64", hint="send the bytes of a picture's file in standard base64"
-                ) from error
+            asked["image"] = _from_base64(self.image)
         return asked
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise UsageError(
+            "the image is not base64", hint="send the bytes of a picture's file in standard base64"
+        ) from error
 
 
 class SearchQuery(Query):
@@ -122,6 +126,52 @@ class ClassifyRequest(Strict):
     collection: str | None = Field(None, max_length=63, description="Whose Space is meant; or a model.")
     space: str | None = Field(None, max_length=500, description="Of the collection; none means its default.")
     top_k: int | None = Field(None, ge=1, le=MOST_K, description="Only the most probable classes of each.")
+
+
+Text = Annotated[str, Field(min_length=1, max_length=1_000_000)]
+
+
+Cell = str | int | Finite | bool | None
+ColumnName = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class PutItem(Strict):
+    """One item: an id, and its text, its picture in base64, or a vector (or one for each of its parts)."""
+
+    id: str = Field(min_length=1, max_length=4096)
+    text: Text | None = None
+    image: str | None = Field(None, min_length=4)
+    vector: list[Finite] | list[list[Finite]] | None = Field(None, min_length=1, max_length=65_536)
+    columns: dict[ColumnName, Cell] = Field(default_factory=dict, max_length=256, description="Labels and metadata.")
+    group: str | None = Field(None, max_length=4096)
+
+    @model_validator(mode="after")
+    def _content(self) -> PutItem:
+        given = [name for name in ("text", "image") if getattr(self, name) is not None]
+        if len(given) > 1 or (not given and self.vector is None):
+            raise ValueError("an item has a text or an image, a vector, or one of each")
+        return self
+
+    def opened(self) -> dict[str, Any]:
+        """Return the item with the picture's bytes. Raises `UsageError` where they are not base64."""
+        found = self.model_dump(exclude_none=True)
+        return {**found, **({"image": _from_base64(self.image)} if self.image is not None else {})}
+
+
+class PutRequest(Strict):
+    """Items, and the Space that they go into; vectors need one of the three, other items may leave it out."""
+
+    items: list[PutItem] = Field(min_length=1, max_length=1000)
+    space: str | None = Field(None, max_length=500, description="An alias, a fingerprint or an encoder's name.")
+    encoder: str | None = Field(None, max_length=500, description="An encoder, whose Space may be new here.")
+    declare: str | None = Field(None, min_length=1, max_length=200, description="A name for what made the vectors.")
+
+
+class PatchRequest(Strict):
+    """Columns to set."""
+
+    set: dict[ColumnName, Cell] = Field(min_length=1, max_length=256)
+    by: str = Field("http", min_length=1, max_length=200, description="Who says so.")
 
 
 class Reply(BaseModel):
@@ -272,6 +322,33 @@ class ItemReply(Reply):
     item: dict[str, Any]
 
 
+class ItemsReply(Reply):
+    """A page of items; `total` counts all that pass the filter."""
+
+    collection: str
+    total: int
+    limit: int
+    offset: int
+    items: list[dict[str, Any]]
+
+
+class PutReply(Reply):
+    """What became of each item, in their order."""
+
+    collection: str
+    space: str
+    counts: dict[str, int]
+    results: list[dict[str, Any]]
+
+
+class PatchReply(Reply):
+    """What was set."""
+
+    collection: str
+    id: str
+    set: dict[str, Any]
+
+
 class DeleteReply(Reply):
     """How many items were deleted, and whether the collection itself was."""
 
@@ -311,6 +388,9 @@ class ErrorReply(BaseModel):
     error: ErrorBody
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the declaration of a route's errors; a malformed request and a failure of ours can happen everywhere."""
-    return {status: {"model": ErrorReply} for status in sorted({400, 500, *statuses})}
+EVERYWHERE = (400, 401, 403, 408, 413, 429, 500, 503)
+
+
+def errors(*statuses: int, model: type[BaseModel] = ErrorReply) -> dict[int | str, dict[str, Any]]:
+    """Return the declaration of a route's errors, with those that can happen at every route."""
+    return {status: {"model": model} for status in sorted({*EVERYWHERE, *statuses})}

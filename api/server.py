@@ -1,37 +1,48 @@
-"""The HTTP service as a process: one address, ready when it listens, ended by a signal after what is under way."""
+"""The HTTP service as a process: one address, listening at once, ended by a signal after what is under way."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.app import create_app
+from api.envelope import Counts, Envelope
 from api.failure import TERMINATED
-from api.service import Service
+from api.front import Front
+from api.gate import RECEIVE_S, Gate
+from api.keys import Keys
+from api.readiness import Readiness
 from embedder.errors import PermafrostError, Refused
 
-DRAIN_S = 25
-BACKLOG = 512
+DRAIN_S, NOTICE_S = 25, 2.0
+BACKLOG, MOST_CONNECTIONS = 512, 1024
+MOST_HEADER_BYTES = 32 << 10
 
 
-def check_host(host: str) -> None:
-    """Refuse an address that other machines reach: there are no keys yet. Raises `Refused`."""
-    if host == "localhost":
-        return
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine reaches an address."""
     try:
-        if ipaddress.ip_address(host).is_loopback:
-            return
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        pass
-    raise Refused(
-        f"{host or 'every address'} can be reached from other machines, and this version has no keys to keep them out",
-        where=f"--host {host}", hint="serve on 127.0.0.1 and reach it through an SSH tunnel",
-    )  # fmt: skip
+        return False
+
+
+def check_host(host: str, keys: Keys | None = None) -> None:
+    """Refuse an address that other machines reach, unless keys keep them out. Raises `Refused`."""
+    if keys is None and not is_loopback(host):
+        raise Refused(
+            f"{host or 'every address'} can be reached from other machines, and no keys keep them out",
+            where=f"--host {host}", hint="make keys and give --api-key-file, or serve on 127.0.0.1",
+        )  # fmt: skip
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -49,36 +60,114 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def serve(service: Service, host: str, port: int, *, ready: Callable[[str], None]) -> int:
-    """Serve until a signal comes, then finish what is under way.
+@dataclass(frozen=True)
+class Building:
+    """How the application is made: `build` is given the readiness to tell of, `meter` counts, `close` ends it."""
+
+    build: Callable[[Readiness], ASGIApp]
+    close: Callable[[], None]
+    meter: Counts | None = None
+
+
+def serve(building: Building, host: str, port: int, *, keys: Keys | None = None, ready: Callable[[str], None]) -> int:
+    """Listen at once, and serve until a signal comes; then finish what is under way.
+
+    `ready` is told the address once everything answers; until then the probes do.
 
     Returns:
         130 after Ctrl-C, 143 after SIGTERM.
+
+    Raises:
+        PermafrostError: whatever kept the application from being built.
     """
+    readiness, public = Readiness(), not is_loopback(host)
+    gate = Gate(hosts=None, keys=keys) if public else Gate(keys=keys)
     with listen(host, port) as bound:
         shown = f"[{host}]" if ":" in host else host
+        front = Front(lambda: building.build(readiness), readiness, lambda error: server.fail(error))
         config = uvicorn.Config(
-            create_app(service), http="h11", ws="none", loop="asyncio", log_config=None, access_log=False,
-            server_header=False, timeout_graceful_shutdown=DRAIN_S, lifespan="on",
+            Envelope(front, gate=gate, meter=building.meter), http=_Protocol, ws="none", loop="asyncio",
+            log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=DRAIN_S, lifespan="off",
+            h11_max_incomplete_event_size=MOST_HEADER_BYTES,
         )  # fmt: skip
-        server = _Server(config, lambda: ready(f"http://{shown}:{bound.getsockname()[1]}"))
+        server = _Server(config, readiness, NOTICE_S if public else 0.0)
+        url = f"http://{shown}:{bound.getsockname()[1]}"
+        server.listening = lambda: front.begin(lambda: ready(url))
         try:
             server.run(sockets=[bound])
         except KeyboardInterrupt:
             return 130
         except SystemExit:
             return TERMINATED
+        finally:
+            building.close()
+    if server.error is not None:
+        raise server.error
     return 0
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens."""
+    """Says when it listens; asked to end, it first says so to `/readyz` for `notice_s` seconds."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, readiness: Readiness, notice_s: float) -> None:
         super().__init__(config)
-        self._ready = ready
+        self.listening: Callable[[], None] = lambda: None
+        self.error: Exception | None = None
+        self._readiness, self._notice_s = readiness, notice_s
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
         await super().startup(sockets=sockets)
         if not self.should_exit:
-            self._ready()
+            self.listening()
+
+    def fail(self, error: Exception) -> None:
+        """End, because there is nothing to serve."""
+        self.error, self.should_exit = error, True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        again, self._readiness.draining = self._readiness.draining, True
+        if again or not self._notice_s:
+            super().handle_exit(sig, frame)
+            return
+        self._captured_signals.append(sig)
+        asyncio.get_running_loop().call_later(self._notice_s, self._end)
+
+    def _end(self) -> None:
+        self.should_exit = True
+
+
+class _Protocol(H11Protocol):
+    """Closes a connection whose request line and headers do not arrive in time, and one that is over the cap."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.abort()
+            return
+        self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        before = self.cycle
+        if self._late is None and (before is None or before.response_complete):
+            self._expect()
+        super().data_received(data)
+        if self.cycle is not before:
+            self._arrived()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._arrived()
+        super().connection_lost(exc)
+
+    def _expect(self) -> None:
+        self._late = self.loop.call_later(RECEIVE_S, self._close_late)
+
+    def _arrived(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _close_late(self) -> None:
+        self._late = None
+        self.transport.close()

@@ -9,8 +9,10 @@ from typing import Any
 
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
 
 MOST_DIGITS = 30
+LARGE = 64 << 10
 
 
 class StrictRequest(Request):
@@ -18,7 +20,8 @@ class StrictRequest(Request):
 
     async def json(self) -> Any:
         """Return the body's value. Raises `HTTPException`: 400 for what is not JSON, 422 for what is not strict."""
-        return loads(await self.body())
+        body = await self.body()
+        return await run_in_threadpool(loads, body) if len(body) > LARGE else loads(body)
 
 
 class StrictRoute(APIRoute):

@@ -45,7 +45,8 @@ class TextTower:
     `tokenize_all`, where there is one, gives for many texts at once what `tokenize` gives for each.
 
     Texts are cut to `max_chars` characters before they are tokenised (a tokenizer reads all of a text that it cuts).
-    `split` says where documents are cut into parts, each with a vector of its own; None: they are not.
+    `split` says where documents are cut into parts, each with a vector of its own; None: they are not. `words` gives
+    the text of token ids of this tower's own tokenizer; None: there is none that could.
     """
 
     tokenize: Callable[[str, Role], Any]
@@ -54,6 +55,7 @@ class TextTower:
     max_chars: int
     split: Callable[[str], list[chunking.Span]] | None = None
     tokenize_all: Callable[[Sequence[str], Role], list[Any]] | None = None
+    words: Callable[[Sequence[int]], str] | None = None
 
     def tokens(self, texts: Sequence[str], role: Role) -> list[Any]:
         """Return the prepared input of each text; raises what `tokenize` raises for any of them."""
@@ -159,7 +161,7 @@ class Encoder:
         """
         if isinstance(values, (str, Image.Image)):
             raise UsageError("encode takes a list, not one value", hint="write encode([value])")
-        pieces = [self._pieces(value) for value in values]
+        pieces = [self.pieces(value) for value in values]
         counts = np.array([len(parts) for parts in pieces], dtype=np.int64)
         prepared = [self.prepare(part, role) for parts in pieces for part in parts]
         owners = np.repeat(np.arange(len(pieces)), counts)
@@ -178,7 +180,7 @@ class Encoder:
                 out[part] = vectors
         return out if len(out) == len(pieces) else means(out, counts)
 
-    def _pieces(self, value: Any) -> list[Any]:
+    def pieces(self, value: Any) -> list[Any]:
         """Return the parts of a text that this encoder cuts, and everything else as it is."""
         if self.text is None or self.text.split is None or not isinstance(value, str):
             return [value]

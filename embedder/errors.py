@@ -12,6 +12,8 @@
     │   └── SpaceMismatch      exit 3 · HTTP 409   vectors of two Spaces; both are named
     ├── TooManyFailures        exit 4 · HTTP 422   done, but more items failed than allowed
     ├── Locked                 exit 5 · HTTP 409   another run holds the lease
+    ├── Overloaded             exit 1 · HTTP 429   too much is waiting already; ask again later
+    ├── DeadlineExceeded       exit 1 · HTTP 504   not answered within its time
     └── OutOfResource          exit 6 · HTTP 507   disk or memory
 
 Each says three things: what was wrong, where, and what to do.
@@ -135,6 +137,22 @@ class Locked(PermafrostError):
     """Another run holds the lease."""
 
     exit_code, status, type = 5, 409, "locked"
+
+
+class Overloaded(PermafrostError):
+    """Too much is waiting already; nothing was begun. `retry_after` is when to ask again, in whole seconds."""
+
+    status, type = 429, "overloaded"
+
+    def __init__(self, what: str, *, retry_after: int = 1, where: str = "", hint: str = "") -> None:
+        super().__init__(what, where=where, hint=hint or f"ask again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(PermafrostError):
+    """An answer did not come within its time; what had not begun was dropped."""
+
+    status, type = 504, "deadline_exceeded"
 
 
 class OutOfResource(PermafrostError):

@@ -22,7 +22,7 @@ Layer = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def export(head: Head, path: Path) -> dict[str, Any]:
-    """Write a head that reads vectors (n, dim) of its Space, by the suffix of `path`; probabilities (n, C) are calibrated.
+    """Write a head as a map from vectors (n, dim) of its Space to probabilities (n, C), by the suffix of `path`.
 
     Returns:
         `path format bytes inputs classes`.

@@ -220,6 +220,20 @@ class Known:
             picture = Picture(version, Facts.read(collection), edits(collection), edits_version)
         return [cls(picture, keys) for keys in embedded]
 
+    @classmethod
+    def read_some(cls, collection: Collection, space: Space, ids: Sequence[str]) -> Known:
+        """Read what is known of some ids only: for a few items, which no picture of all is kept for."""
+        with reading(collection):
+            items, changed = collection.items, collection.table(schema.EDITS)
+            version, edits_version = int(items.version), int(changed.version)
+            facts = Facts.read(collection, ids)
+            keys = np.empty(0, dtype=np.int64)
+            if len(facts):
+                query = collection.vectors(space).search().where(col("key").isin(facts.keys.tolist()))
+                keys = query.select(["key"]).to_arrow()["key"].to_numpy().astype(np.int64)
+            picture = Picture(version, facts, edits(collection), edits_version)
+        return cls(picture, KeySet(keys))
+
     def have(self, rows: Rows) -> Mask:
         """Return a mask (n,) of the rows of the picture, -1 for none, that have a vector in this Space."""
         facts = self.picture.facts

@@ -14,7 +14,7 @@ from embedder import declared, golden
 from embedder.encoder import Encoder, ImageTower
 from embedder.errors import UsageError
 from embedder.pool import DecodePool
-from embedder.records import FloatMatrix, Item
+from embedder.records import FloatMatrix, Item, Pixels
 from embedder.space import Space
 from embedder.together import load_encoders
 from index import examples, freshness
@@ -24,11 +24,13 @@ from index.view import View
 
 
 class Held:
-    """One store, and what was opened for it. Safe to share between threads."""
+    """One store, and what was opened for it. Safe to share between threads; `decoders` processes decode pictures."""
+
+    decoders = 1
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._lock = Lock()
+        self._lock, self._loading = Lock(), Lock()
         self._encoders: dict[str, Encoder] = {}
         self._checked: set[tuple[str, str]] = set()
         self._views: dict[tuple[str, str], View] = {}
@@ -65,12 +67,22 @@ class Held:
         """
         for name in names:
             declared.refuse(name)
-        with self._lock:
+        # a lock of its own: loading takes seconds, and searches that need no encoder do not wait for it
+        with self._loading:
             new = [name for name in dict.fromkeys(names) if name not in self._encoders]
             chosen = self.settings
             found = load_encoders(new, device=chosen.device, endpoint=chosen.endpoint, runtime=chosen.runtime)
-            self._encoders |= zip(new, found, strict=True)
+            self._encoders |= zip(new, map(self.fitted, found), strict=True)
             return [self._encoders[name] for name in names]
+
+    def fitted(self, encoder: Encoder) -> Encoder:
+        """Return an encoder as it is kept here; a service that shares it between threads says how."""
+        return encoder
+
+    def forget(self, name: str) -> None:
+        """Let go of an encoder; it is loaded again when it is next asked for."""
+        with self._loading:
+            self._encoders.pop(name, None)
 
     def encoder_of(self, collection: Collection, space: Space) -> Encoder:
         """Load the encoder of a Space and make sure that it still makes the vectors that are stored.
@@ -111,6 +123,10 @@ class Held:
                 self._views[stamp] = View(collection, space)
             return self._views[stamp]
 
+    def query_texts(self, collection: Collection, space: Space, texts: Sequence[str]) -> FloatMatrix:
+        """Encode the texts of queries together: (n, dim)."""
+        return self.encoder_of(collection, space).encode(texts, role="query")
+
     def query_vector(self, collection: Collection, space: Space, kind: str, value: Any) -> FloatMatrix:
         if kind == "vector":
             return as_vector(value)
@@ -134,17 +150,21 @@ class Held:
         Raises:
             Undecodable: it is missing, damaged, or not a picture that is read here.
         """
-        transform = cast(ImageTower, encoder.tower("image")).transform
+        pixels = self.decoded(value, cast(ImageTower, encoder.tower("image")))
+        vectors, good = encoder.forward("image", [pixels])
+        if not good.all():
+            raise UsageError("the picture's vector is not finite or has zero norm")
+        return vectors
+
+    def decoded(self, value: str | bytes | os.PathLike[str], tower: ImageTower) -> Pixels:
+        """Decode a picture (a path, or a file's bytes) in a worker process, for a tower. Raises `Undecodable`."""
         with self._lock:
             if self._pool is None:
-                self._pool = DecodePool(1)
+                self._pool = DecodePool(self.decoders)
             pool = self._pool
         if isinstance(value, bytes):
             item = Item(id="query", medium="image", source="the query's picture", data=value)
         else:
             item = Item(id="query", medium="image", source=os.fspath(value), path=os.fspath(value))
-        pixels = pool.decode(item, transform).value
-        vectors, good = encoder.forward("image", [pixels])
-        if not good.all():
-            raise UsageError("the picture's vector is not finite or has zero norm", where=item.source)
-        return vectors
+        pixels: Pixels = pool.decode(item, tower.transform).value
+        return pixels

@@ -92,7 +92,7 @@ class Searching(Held):
         texts = [str(value) for kind, value in parsed if kind == "text"]
         encoded: Iterator[FloatMatrix] = iter(())
         if texts:
-            encoded = iter(self.encoder_of(collection, view.space).encode(texts, role="query"))
+            encoded = iter(self.query_texts(collection, view.space, texts))
         rows = []
         for kind, value in parsed:
             row = next(encoded)[None] if kind == "text" else self.query_vector(collection, view.space, kind, value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -11,22 +10,9 @@ from api import options, show
 from api.calls import Call, Result
 from api.options import option
 from api.pairs import pairs
-from embedder.errors import UsageError
+from api.quantities import TIMES, UNITS, quantity
 
-UNITS = {
-    "": 1,
-    "b": 1,
-    "kb": 10**3,
-    "mb": 10**6,
-    "gb": 10**9,
-    "kib": 1 << 10,
-    "mib": 1 << 20,
-    "gib": 1 << 30,
-    "tib": 1 << 40,
-}
-TIMES = {"": 1.0, "us": 1e-3, "ms": 1.0, "s": 1e3}
 MEASURED = (("recall_at_10", 3), ("p50_ms", 3), ("build_seconds", 1))
-QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
 
 
 def run(
@@ -53,24 +39,14 @@ def run(
     search misses, the fastest kind that meets the targets is taken. Recall is measured against exact search; what
     misses the targets is not swapped in, and the old index stays.
     """
-    most_bytes = None if memory is None else int(_quantity(memory, UNITS, "--memory 4GiB"))
-    most_ms = None if latency is None else _quantity(latency, TIMES, "--latency 10ms")
+    most_bytes = None if memory is None else int(quantity(memory, UNITS, "--memory 4GiB"))
+    most_ms = None if latency is None else quantity(latency, TIMES, "--latency 10ms")
     with call.service() as service:
         built = service.index(
             collection, space=space, kind=kind, recall=recall, memory=most_bytes, latency_ms=most_ms,
             args=pairs(set or [], "--set NAME=VALUE"), seed=seed, say=_say,
         )  # fmt: skip
     return Result(built, text(collection, built))
-
-
-def _quantity(value: str, units: Mapping[str, float], example: str) -> float:
-    found = QUANTITY.fullmatch(value.strip())
-    if not found or found[2].lower() not in units:
-        known = ", ".join(unit for unit in units if unit)
-        raise UsageError(
-            f"{value!r} is not a quantity", where=example.split()[0], hint=f"write {example}; units: {known}"
-        )
-    return float(found[1]) * units[found[2].lower()]
 
 
 def _say(message: str) -> None:

@@ -3,30 +3,116 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from api import options
 from api.calls import Call, Result
 from api.options import option
+from api.quantities import most_bytes
+from embedder.errors import UsageError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from api.metering import Meter
+    from api.readiness import Readiness
+    from api.server import Building
+    from api.serving import Serving
+    from api.settings import Settings
+
+FORMS = ("json", "text", "off")
 
 
 def run(
     call: Call,
-    host: Annotated[str, option("A loopback address.", metavar="HOST", show_default=True)] = "127.0.0.1",
+    host: Annotated[
+        str, option("An address; a loopback one without keys.", metavar="HOST", show_default=True)
+    ] = "127.0.0.1",
     port: Annotated[
         int, option("The port; 0 takes a free one.", metavar="PORT", min=0, max=65_535, show_default=True)
     ] = 8765,
+    api_key_file: Annotated[str | None, option("Ask for a key of this file; see keys.", metavar="F")] = None,
+    model: Annotated[
+        list[str] | None,
+        option("Load an encoder at the start; ALIAS=E also gives it a name. May be repeated.", metavar="E"),
+    ] = None,
+    memory: Annotated[str | None, option("The most that loaded models may hold, such as 4GiB.", metavar="SIZE")] = None,
+    idle: Annotated[
+        int, option("Unload a model unused for so long.", metavar="SECONDS", min=1, show_default=True)
+    ] = 900,
+    predict: Annotated[str | None, option("The head behind /predict.", metavar="C/HEAD")] = None,
+    source: Annotated[
+        list[str] | None, option("A folder that runs may read. May be repeated.", metavar="FOLDER")
+    ] = None,
+    log: Annotated[
+        str, option("A line for each request: json, text or off.", metavar="FORM", show_default=True)
+    ] = "off",
     device: options.Device = None,
     runtime: options.Runtime = None,
 ) -> Result:
     """Serve the store over HTTP.
 
-    Until Ctrl-C or SIGTERM; requests under way are finished. There are no keys yet, so only this machine is served.
+    Until Ctrl-C or SIGTERM; requests under way are finished. Without keys only this machine is served.
     """
+    from api import logs
+    from api.keys import Keys
+    from api.metering import Meter
     from api.server import check_host, serve
+    from api.settings import read_settings
 
-    check_host(host)
-    with call.service(device=device, runtime=runtime) as service:
-        service.store()
-        code = serve(service, host, port, ready=lambda url: print(f"ready {url}", file=sys.stderr, flush=True))  # noqa: T201
+    if log not in FORMS:
+        raise UsageError(f"--log is json, text or off, not {log!r}")
+    keys = Keys(Path(api_key_file).expanduser()) if api_key_file else None
+    check_host(host, keys)
+    settings = read_settings(store=call.store, device=device, runtime=runtime)
+    _require_store(settings.store)
+    logs.set_up("json" if log == "json" else "text" if log == "text" else "off")
+    held = {"memory": most_bytes(memory, "--memory"), "idle_s": float(idle)}
+    chosen = {"models": tuple(model or ()), "head": _head(predict), "sources": tuple(source or ()), **held}
+    code = serve(_building(settings, chosen, Meter()), host, port, keys=keys, ready=_say_ready)
     return Result({"stopped": True}, note="stopped", exit_code=code)
+
+
+def _say_ready(url: str) -> None:
+    print(f"ready {url}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _building(settings: Settings, chosen: Mapping[str, object], meter: Meter) -> Building:
+    from api.server import Building
+
+    made: list[Serving] = []
+
+    def build(readiness: Readiness) -> ASGIApp:
+        from api.app import application, warm
+        from api.serving import Served, Serving
+
+        service = Serving(settings, Served(**chosen), meter)  # type: ignore[arg-type]
+        made.append(service)
+        app = application(service, readiness)
+        warm(service, readiness, raising=True)
+        return app
+
+    def close() -> None:
+        for service in made:
+            service.close()
+
+    return Building(build, close, meter)
+
+
+def _require_store(path: str) -> None:
+    """Say that there is no store before anything is loaded. Raises as `Store.open`."""
+    if not (Path(path).expanduser() / "permafrost.json").is_file():
+        from index.store import Store
+
+        Store.open(path)
+
+
+def _head(word: str | None) -> tuple[str, str] | None:
+    if word is None:
+        return None
+    collection, slash, head = word.partition("/")
+    if not (collection and slash and head):
+        raise UsageError(f"{word!r} is no head", where="--predict", hint="write COLLECTION/HEAD")
+    return collection, head

@@ -21,7 +21,7 @@ def run(
     ] = 32,
     seed: Annotated[int, option("Draws the sample.", metavar="N", min=0, show_default=True)] = 0,
 ) -> Result:
-    """Check every row and file against its checksum, and a sample of vectors against their encoder.
+    """Check every row and file, and embed a sample again.
 
     The exit code is 1 where something is wrong.
     """

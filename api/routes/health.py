@@ -1,12 +1,14 @@
-"""Is the service alive, and does it answer yet."""
+"""Is the service alive, does it answer yet, and what has it counted."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
-from api.envelope import Document, error_body
-from api.failure import Failure
-from api.schemas import ErrorReply, LiveReply, ReadyReply
+from api.envelope import Document
+from api.front import not_ready
+from api.metering import CONTENT_TYPE
+from api.routes._context import Serves
+from api.schemas import ErrorReply, LiveReply, ReadyReply, errors
 
 router = APIRouter(tags=["health"])
 
@@ -19,10 +21,13 @@ async def livez() -> Document:
 
 @router.get("/readyz", responses={200: {"model": ReadyReply}, 503: {"model": ErrorReply}})
 async def readyz(request: Request) -> Document:
-    """Say whether the store is open; until then 503, with the phase and how far it is."""
+    """Say whether the service answers; while it starts or ends 503, with the phase and how far it is."""
     state = request.app.state.readiness
-    facts = {"ready": state.ready, "phase": state.phase, "percent": state.percent}
-    if state.ready:
-        return Document(facts)
-    failure = Failure("not_ready", f"not ready: {state.phase}", hint="ask again in a moment", status=503)
-    return Document({**facts, **error_body(failure, request.scope)}, status_code=503)
+    return not_ready(state, request.scope) if state.draining or not state.ready else Document(state.as_json())
+
+
+@router.get("/metrics", responses={200: {"content": {"text/plain": {}}}, **errors()}, response_class=Response)
+def metrics(acts: Serves) -> Response:
+    """Return all series, as Prometheus reads them."""
+    acts.measure()
+    return Response(acts.meter.text(), media_type=CONTENT_TYPE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -110,3 +110,20 @@ def describe(
 def prompts(name: EncoderName) -> dict[str, str]:
     """Return the texts put before a query and before a document; empty where none is given."""
     return {role: name.options.get(f"{role}_prompt", "") for role in ("query", "document")}
+
+
+def words_of(tokenizer: Any) -> Callable[[Sequence[int]], str]:
+    """Return what gives the text of token ids of a tokenizer, without its special tokens.
+
+    It raises `UsageError` for an id that the tokenizer has not.
+    """
+    size = len(tokenizer)
+
+    def words(ids: Sequence[int]) -> str:
+        if not all(0 <= one < size for one in ids):
+            raise UsageError(
+                f"a token id is outside 0 to {size - 1}", hint="send texts, or ids of this model's tokenizer"
+            )
+        return str(tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    return words

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from embedder.encoder import Encoder, TextTower
 from embedder.encoders import _files
-from embedder.encoders._common import Settings, describe, index, prompts, settings, versions
+from embedder.encoders._common import Settings, describe, index, prompts, settings, versions, words_of
 from embedder.encoders._modules import TOKENIZER
 from embedder.encoders._torch import Padded, as_numpy, device_of, frozen, own_rng, width_of
 from embedder.errors import EncoderError, UsageError
@@ -147,7 +147,8 @@ def _wrap(
         provenance=provenance,
     )  # fmt: skip
     kept = replace(chain, dimensions=dimensions)
-    text = TextTower(tokenize, len, kept, CHARS_PER_TOKEN * limit, tokenize_all=tokenize_all)
+    words = words_of(tokenizer)
+    text = TextTower(tokenize, len, kept, CHARS_PER_TOKEN * limit, tokenize_all=tokenize_all, words=words)
     return Encoder(name, space, str(where), text=text)
 
 

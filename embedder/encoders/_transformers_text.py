@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from embedder.encoder import Encoder, TextTower
 from embedder.encoders import _files
-from embedder.encoders._common import Settings, describe, index, prompts
+from embedder.encoders._common import Settings, describe, index, prompts, words_of
 from embedder.encoders._torch import Padded, as_numpy, width_of
 from embedder.encoders._transformers_model import Built, quiet
 from embedder.encoders.transformers import CHAIN, TOKENIZER_FILES, VOCABULARIES
@@ -147,7 +147,8 @@ def wrap(name: EncoderName, chosen: Settings, built: Built, tokenizer: Any, fact
         text={"max_length": limit, **facts, **{f"{role}_prompt": text for role, text in prompt.items()}},
         more=built.more, provenance=built.provenance,
     )  # fmt: skip
-    text = TextTower(tokenize, len, reader, CHARS_PER_TOKEN * limit, tokenize_all=tokenize_all)
+    words = words_of(tokenizer)
+    text = TextTower(tokenize, len, reader, CHARS_PER_TOKEN * limit, tokenize_all=tokenize_all, words=words)
     return Encoder(name, space, str(built.where), text=text)
 
 

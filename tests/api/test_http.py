@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from api.app import Readiness, create_app, warm
+from api.app import create_app, warm
+from api.envelope import TEI_PATHS
+from api.readiness import Readiness
 from api.schemas import (
     CollectionReply,
     CollectionsReply,
@@ -24,6 +26,7 @@ from api.schemas import (
     SearchReply,
 )
 from api.service import Service
+from api.serving import Serving
 from api.settings import Settings
 from embedder.errors import SpaceMismatch
 from tests.api.conftest import COLOURS, NOTES, picture, png
@@ -37,7 +40,7 @@ ERROR_KEYS = {"type", "message", "hint", "param", "code", "request_id"}
 
 @contextmanager
 def client_of(store: Path) -> Iterator[TestClient]:
-    service = Service(Settings(store=str(store)))
+    service = Serving(Settings(store=str(store)))
     with closing(service), TestClient(create_app(service), base_url=HOST) as client:
         yield client
 
@@ -78,21 +81,36 @@ def test_the_schema_is_the_golden_one(client: TestClient) -> None:
     )
 
 
-def test_every_route_answers_errors_in_the_one_shape(client: TestClient) -> None:
+def test_every_route_answers_errors_in_its_shape(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     routes = [(path, method) for path, methods in schema["paths"].items() for method in methods]
-    assert len(routes) >= 10
+    assert len(routes) >= 25
     for path, method in routes:
-        if "{collection}" in path:
-            filled = re.sub(r"\{\w+\}", "x", path.replace("{collection}", "nowhere"))
-            body = {"query": {"text": "a"}} if path.endswith("search") else {"inputs": [{"text": "a"}]}
-            asked = {"json": body} if method == "post" else {}
-            error = check_error(client.request(method.upper(), filled, **asked), 404)
-            assert "nowhere" in error["message"]
-        error = check_error(client.request("PUT", re.sub(r"\{\w+\}", "x", path)), 405)
-        assert error["type"] == "method_not_allowed"
+        filled = re.sub(r"\{\w+\}", "x", path)
+        elsewhere = client.request(method.upper(), filled, headers={"host": "evil.example"})
+        wrong = client.request("OPTIONS", filled)
+        for reply, status in ((elsewhere, 400), (wrong, 405)):
+            if path in TEI_PATHS:
+                assert reply.status_code == status
+                assert set(reply.json()) == {"error", "error_type"}
+            else:
+                check_error(reply, status)
         declared = schema["paths"][path][method]["responses"]
-        assert path in ("/livez", "/readyz") or {"400", "500"} <= set(declared)
+        assert path in ("/livez", "/readyz") or {"400", "401", "403", "429", "500"} <= set(declared)
+
+
+def test_every_reading_route_of_a_collection_says_that_there_is_none(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    bodies = {"search": {"query": {"text": "a"}}, "predict": {"inputs": [{"text": "a"}]}, "heads": {"label": "x"}}
+    bodies |= {"runs": {}, "indexes": {}}
+    for path, methods in paths.items():
+        for method in set(methods) - {"put", "patch"} if "{collection}" in path else ():
+            filled = re.sub(r"\{\w+\}", "x", path.replace("{collection}", "nowhere"))
+            body = bodies.get(path.rpartition("/")[2])
+            if method == "post" and body is None:
+                continue
+            asked = {"json": body} if method == "post" else {}
+            assert "nowhere" in check_error(client.request(method.upper(), filled, **asked), 404)["message"], path
 
 
 def test_a_path_that_is_no_route_is_an_error_of_the_same_shape(client: TestClient) -> None:
@@ -295,7 +313,7 @@ def test_errors_of_ours_keep_their_status_and_lose_their_paths(
 
 
 def test_readiness_says_how_far_it_is(built: Path, tmp_path: Path) -> None:
-    app = create_app(Service(Settings(store=str(built))))
+    app = create_app(Serving(Settings(store=str(built))))
     client = TestClient(app, base_url=HOST)
     error = check_error(client.get("/readyz"), 503)
     assert error["type"] == "not_ready"
@@ -304,6 +322,6 @@ def test_readiness_says_how_far_it_is(built: Path, tmp_path: Path) -> None:
     warm(app.state.service, app.state.readiness)
     assert client.get("/readyz").json() == {"ready": True, "phase": "ready", "percent": 100}
     failed = Readiness()
-    warm(Service(Settings(store=str(tmp_path / "none"))), failed)
+    warm(Serving(Settings(store=str(tmp_path / "none"))), failed)
     assert not failed.ready
     assert "there is no store" in failed.phase

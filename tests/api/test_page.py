@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from api.routes.page import POLICY, WEB, assets
-from api.service import Service
+from api.serving import Serving
 from api.settings import Settings
 from tests.api.conftest import finish
 from tests.api.test_http import HOST, check_error
@@ -38,7 +38,7 @@ HOSTILE = [
 
 @pytest.fixture(scope="module")
 def client(built: Path) -> Iterator[TestClient]:
-    service = Service(Settings(store=str(built)))
+    service = Serving(Settings(store=str(built)))
     with closing(service), TestClient(create_app(service), base_url=HOST) as client:
         yield client
 
@@ -86,7 +86,7 @@ def test_every_control_has_a_name() -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
 def test_hostile_captions_are_text_in_a_browser(tmp_path: Path) -> None:
-    service = Service(Settings(store=str(tmp_path / "store")))
+    service = Serving(Settings(store=str(tmp_path / "store")))
     rows = [
         {"id": f"{n} {payload}", "text": f"caption {payload}", "name": payload} for n, payload in enumerate(HOSTILE)
     ]

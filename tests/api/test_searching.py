@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 import permafrost as pf
 from api.app import create_app
 from api.service import Service
+from api.serving import Serving
 from api.settings import Settings
 from embedder.errors import UnknownName, UsageError
 from index.examples import combine
@@ -31,13 +32,13 @@ def built(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(built: Path) -> Iterator[Service]:
-    with closing(Service(Settings(store=str(built), recall_sample=1.0))) as service:
+def service(built: Path) -> Iterator[Serving]:
+    with closing(Serving(Settings(store=str(built), recall_sample=1.0))) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
-def client(service: Service) -> Iterator[TestClient]:
+def client(service: Serving) -> Iterator[TestClient]:
     with TestClient(create_app(service), base_url="http://127.0.0.1") as client:
         yield client
 

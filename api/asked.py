@@ -1,0 +1,80 @@
+"""What a job is asked for over HTTP, and how it is told of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from api.schemas import Cell, ColumnName, Reply, Strict
+
+Name = Annotated[str, Field(min_length=1, max_length=500)]
+Filter = Annotated[str, Field(min_length=1, max_length=10_000)]
+
+
+class RunRequest(Strict):
+    """What to embed: a folder or table that the service may read, or without one the collection itself."""
+
+    source: str | None = Field(None, min_length=1, max_length=4096)
+    encoders: list[Name] = Field(default_factory=list, max_length=16)
+    media: Literal["image", "text"] | None = None
+    content_column: Name | None = None
+    id_column: Name | None = None
+    label_levels: int | None = Field(None, ge=0, le=16)
+    chunk: Name | None = None
+    where: Filter | None = None
+    prefix: Name | None = None
+    limit: int | None = Field(None, ge=1)
+    prune: bool | None = None
+    max_failure_rate: float = Field(0.01, ge=0, le=1)
+
+
+class IndexRequest(Strict):
+    """The targets of an index, as in `permafrost index`; `memory` in bytes."""
+
+    space: Name | None = None
+    kind: Name = "auto"
+    recall: float = Field(0.95, ge=0, le=1)
+    memory: int | None = Field(None, ge=1)
+    latency_ms: float | None = Field(None, gt=0)
+    args: dict[ColumnName, Cell] = Field(default_factory=dict, max_length=64)
+    seed: int = Field(0, ge=0, le=2**31)
+
+
+class HeadRequest(Strict):
+    """What a head is trained on."""
+
+    label: Name
+    kind: Name = "linear"
+    space: Name | None = None
+    name: Name | None = None
+    split: Name | None = None
+    where: Filter | None = None
+    min_class_size: int | None = Field(None, ge=1)
+    seed: int | None = Field(None, ge=0, le=2**31)
+
+
+class ReportRequest(Strict):
+    """What a transfer report compares."""
+
+    label: Name
+    encoders: list[Name] = Field(default_factory=list, max_length=16)
+
+
+class JobReply(Reply):
+    """A job as it is now: queued, running, finished, failed or cancelled."""
+
+    id: str
+    kind: str
+    collection: str
+    state: Literal["queued", "running", "finished", "failed", "cancelled"]
+    progress: dict[str, Any]
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+    revision: int
+
+
+class JobsReply(Reply):
+    """The jobs, the newest first."""
+
+    jobs: list[JobReply]

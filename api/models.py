@@ -1,0 +1,168 @@
+"""The models that the service answers with: loaded when they are first asked for, within a budget, and let go again."""
+
+from __future__ import annotations
+
+import gc
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+from api.batching import Batcher
+from api.metering import resident
+from embedder.encoder import Encoder
+from embedder.errors import OutOfResource, UnknownName, UsageError
+
+ALIAS = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,62})=(.+:.+)")
+IDLE_S = 900.0
+
+
+@dataclass(eq=False)
+class _Loaded:
+    batcher: Batcher
+    bytes: int
+    users: int = 0
+    used: float = field(default_factory=time.monotonic)
+
+
+class Models:
+    """`named` are `NAME` or `ALIAS=NAME`; `found` says which other encoders the store's Spaces name.
+
+    `load` and `forget` are the service's: they hold and let go of an encoder. `memory` is the most bytes that
+    loaded models should hold; a model is unloaded for another one, or after `idle_s` seconds, once nobody uses it.
+    """
+
+    def __init__(
+        self, named: Sequence[str], *, found: Callable[[], Sequence[str]], load: Callable[[str], Encoder],
+        forget: Callable[[str], None], batcher: Callable[[Encoder], Batcher], memory: int | None = None,
+        idle_s: float = IDLE_S,
+    ) -> None:  # fmt: skip
+        self._found, self._load, self._forget, self._batcher = found, load, forget, batcher
+        self._memory, self._idle = memory, idle_s
+        self.aliases = dict(_alias(name) for name in named)
+        self._loaded: dict[str, _Loaded] = {}
+        self._lock, self._loading = Lock(), Lock()
+
+    def names(self) -> list[str]:
+        """Return what may be asked for as `model`: aliases, named encoders, and those of the store's Spaces."""
+        return list(dict.fromkeys([*self.aliases, *self.aliases.values(), *self._found()]))
+
+    def resolve(self, name: str | None) -> str:
+        """Return an encoder's name; without one, the first that is served.
+
+        Raises:
+            UnknownName: it is not served; the nearest names are in the hint.
+            UsageError: no model is served at all.
+        """
+        if name in self.aliases or name in self._loaded:
+            return self.aliases.get(name, name)
+        known = self.names()
+        if name is None:
+            if not known:
+                raise UsageError("no model is served", hint="permafrost serve --model NAME, or embed something first")
+            name = known[0]
+        if name not in known:
+            raise UnknownName.of("model", name, known, hint=f"served: {', '.join(known) or 'none'}")
+        return self.aliases.get(name, name)
+
+    def load_named(self) -> None:
+        """Load the models that were named. Raises as loading does."""
+        for name in dict.fromkeys(self.aliases.values()):
+            with self.use(name):
+                pass
+
+    @contextmanager
+    def use(self, name: str) -> Iterator[Batcher]:
+        """Hold a model, loading it where it is not; it is not unloaded meanwhile. Raises as loading does.
+
+        Raises:
+            OutOfResource: the budget is full, and every model is in use.
+        """
+        held = self._hold(name)
+        if held is None:
+            with self._loading:
+                held = self._hold(name) or self._loaded_now(name)
+        try:
+            yield held.batcher
+        finally:
+            with self._lock:
+                held.users -= 1
+                held.used = time.monotonic()
+
+    def _hold(self, name: str) -> _Loaded | None:
+        with self._lock:
+            held = self._loaded.get(name)
+            if held is not None:
+                held.users += 1
+            return held
+
+    def _loaded_now(self, name: str) -> _Loaded:
+        self._make_room()
+        before = resident()
+        held = _Loaded(self._batcher(self._load(name)), 0, users=1)
+        held.bytes = max(0, int(resident() - before))
+        with self._lock:
+            self._loaded[name] = held
+        return held
+
+    def _make_room(self) -> None:
+        """Let go of idle models, the one not used for longest first, while those that are loaded fill the budget."""
+        while self._memory is not None and (held := sum(one.bytes for one in self._loaded.values())) >= self._memory:
+            if not self._unload(idle_s=0.0, most=1):
+                raise OutOfResource(
+                    f"the loaded models hold {held >> 20} MiB, {self._memory >> 20} MiB are allowed, and none is idle",
+                    hint="ask again later, or start the service with more --memory",
+                )
+
+    def sweep(self) -> int:
+        """Unload the models that nobody has used for a while; return how many."""
+        return self._unload(idle_s=self._idle, most=len(self._loaded))
+
+    def _unload(self, *, idle_s: float, most: int) -> int:
+        now, gone = time.monotonic(), []
+        with self._lock:
+            idle = sorted(
+                (held.used, name) for name, held in self._loaded.items()
+                if not held.users and not held.batcher.waiting and now - held.used >= idle_s
+            )  # fmt: skip
+            gone = [(name, self._loaded.pop(name)) for _, name in idle[:most]]
+        for name, held in gone:
+            held.batcher.close()
+            self._forget(name)
+        if gone:
+            gc.collect()
+        return len(gone)
+
+    def standing(self) -> list[dict[str, Any]]:
+        """Return each served name: `id encoder loaded media space`, and `bytes users waiting` of a loaded one."""
+        with self._lock:
+            loaded = dict(self._loaded)
+        rows = []
+        for name in self.names():
+            held = loaded.get(encoder := self.aliases.get(name, name))
+            facts = {"bytes": held.bytes, "users": held.users, "waiting": held.batcher.waiting} if held else {}
+            space = held.batcher.encoder.space if held else None
+            media = list(space.media) if space else None
+            rows.append(
+                {"id": name, "encoder": encoder, "loaded": held is not None, "media": media, "space": space, **facts}
+            )
+        return rows
+
+    def close(self) -> None:
+        """End every model's threads."""
+        with self._lock:
+            gone, self._loaded = list(self._loaded.values()), {}
+        for held in gone:
+            held.batcher.close()
+
+
+def _alias(word: str) -> tuple[str, str]:
+    from embedder import naming
+
+    found = ALIAS.fullmatch(word)
+    alias, name = (found[1], found[2]) if found else (word, word)
+    full = str(naming.parse(name))
+    return (alias if found else full), full

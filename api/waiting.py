@@ -1,0 +1,54 @@
+"""Waiting in the event loop: for a future until its deadline, or until nobody is there to read the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import Request
+
+from api.batching import DEADLINE_S, LATE, SMALLER
+from embedder.errors import DeadlineExceeded
+
+T = TypeVar("T")
+LOADERS = 8
+
+
+class Waiting:
+    """Threads for what may load a model, apart from those of the other routes; made in the event loop."""
+
+    def __init__(self) -> None:
+        self._limiter: CapacityLimiter | None = None
+
+    async def aside(self, act: Callable[[], T]) -> T:
+        """Run something that may take seconds without holding up the event loop or the threads of other routes."""
+        if self._limiter is None:
+            self._limiter = CapacityLimiter(LOADERS)
+        return await to_thread.run_sync(act, limiter=self._limiter)
+
+
+async def awaited(request: Request, future: Future[T]) -> T:
+    """Return what a future gives; cancel it where the client has gone, or after 30 s.
+
+    Raises:
+        DeadlineExceeded: it was not done in time.
+    """
+    result = asyncio.wrap_future(future)
+    gone: asyncio.Future[None] = asyncio.ensure_future(_gone(request))
+    both: set[asyncio.Future[Any]] = {result, gone}
+    try:
+        await asyncio.wait(both, timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
+        if result.done():
+            return result.result()
+        raise DeadlineExceeded(LATE, hint=SMALLER)
+    finally:
+        gone.cancel()
+        result.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,111 @@
+"""What a job does: the long acts of the service, with their progress."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from api.acts.held import Held
+from api.jobs import Jobs, Progress
+from api.metering import Meter
+from embedder.errors import Refused, UsageError
+from index.ingest import Run
+from index.selection import IngestOptions
+
+SELECTION = ("where", "prefix", "limit", "prune")
+
+
+class Working(Held):
+    """The long acts of a service. `sources` are the folders that runs may read from, besides a collection itself."""
+
+    meter: Meter
+    sources: tuple[str, ...] = ()
+    _jobs: Jobs | None = None
+
+    @property
+    def jobs(self) -> Jobs:
+        """The jobs of this store; those that an earlier process left are told as failed."""
+        with self._lock:
+            if self._jobs is None:
+                self._jobs = Jobs(Path(self.settings.store).expanduser().resolve(), count=self.meter.jobs)
+                self._jobs.recover()
+            return self._jobs
+
+    def close(self) -> None:
+        """End the job that runs at its next step, then what else is open."""
+        if self._jobs is not None:
+            self._jobs.close()
+        super().close()
+
+    def begin(self, kind: str, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Queue a job and return it.
+
+        Args:
+            kind: runs, indexes, heads or reports.
+            asked: what the act takes, by name.
+
+        Raises:
+            UnknownName: no such collection.
+            Refused: a source outside the folders that may be read.
+            UsageError: an act that is not offered.
+        """
+        acts: dict[str, Callable[[str, Mapping[str, Any], Progress], Mapping[str, Any]]] = {
+            "runs": self._job_runs,
+            "indexes": self._job_indexes,
+            "heads": self._job_heads,
+            "reports": self._job_reports,
+        }
+        act = acts[kind]
+        if kind == "runs":
+            asked = {**asked, "source": self._readable(name, asked.get("source"))}
+        else:
+            self.collection(name)
+        if kind == "reports" and not hasattr(self, "report"):
+            raise UsageError("reports are not offered by this version")
+        return self.jobs.begin(kind, name, asked, lambda progress: act(name, asked, progress))
+
+    def _readable(self, name: str, source: str | None) -> str:
+        """Return a source that may be read: the collection itself, or what lies in one of the folders of `sources`."""
+        if source is None or source == name:
+            self.collection(name)
+            return name
+        path = os.path.realpath(source)
+        roots = [os.path.realpath(root) for root in self.sources]
+        if "://" in source or not any(os.path.commonpath([path, root]) == root for root in roots):
+            raise Refused(
+                "the service may not read from there", where="source",
+                hint="start it with --source FOLDER, or PUT the items",
+            )  # fmt: skip
+        return path
+
+    def _job_runs(self, name: str, asked: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
+        given = dict(asked)
+        chosen = {key: given.pop(key) for key in SELECTION if given.get(key) is not None}
+        options = IngestOptions(workers=self.settings.decode_workers, **chosen)
+
+        def watch(encoder: str, run: Run) -> None:
+            done = {"done": run.done + run.pending, "total": run.total, "failed": run.failed}
+            progress({"encoder": encoder, "phase": "embedding", **done, "stages": run.stages.as_json()})
+
+        progress({"phase": "opening"})
+        embed = cast(Any, self).embed
+        result: Mapping[str, Any] = embed(given.pop("source"), name, options=options, watch=watch, **given)
+        return result
+
+    def _job_indexes(self, name: str, asked: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
+        progress({"phase": "building"})
+        say = {"say": lambda message: progress({"phase": "measuring", "what": message})}
+        result: Mapping[str, Any] = cast(Any, self).index(name, **asked, **say)
+        return result
+
+    def _job_heads(self, name: str, asked: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
+        progress({"phase": "training"})
+        result: Mapping[str, Any] = cast(Any, self).train(name, **asked)
+        return result
+
+    def _job_reports(self, name: str, asked: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
+        progress({"phase": "comparing"})
+        result: Mapping[str, Any] = cast(Any, self).report(name, **asked)
+        return result
