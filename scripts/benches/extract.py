@@ -29,6 +29,7 @@ from timm.data import create_transform, resolve_model_data_config
 
 from embedder import together
 from embedder.encoder import Encoder, ImageTower, TextTower
+from embedder.errors import SpaceMismatch
 from embedder.machine import cores
 from embedder.packing import PASS_COST, cuts
 from embedder.pool import DecodePool
@@ -69,14 +70,19 @@ class Bench:
         """Return how many items a scope has."""
         return self.items or (24 if self.quick else ITEMS[self.kind][name])
 
-    def variants(self, name: str) -> list[tuple[str, Encoder]]:
-        """Return the encoder as it is, in bfloat16, and by OpenVINO where that is installed."""
+    def variants(self, name: str) -> list[tuple[str, Encoder | SpaceMismatch]]:
+        """Return the encoder as it is, in bfloat16, and by OpenVINO where that is installed; or why it was refused."""
         joint = "&" if "?" in name else "?"
         half = f"{name}{joint}dtype=bfloat16"
-        found = [(dtype, self._load(one)) for dtype, one in (("float32", name), ("bfloat16", half))]
+        found: list[tuple[str, Encoder | SpaceMismatch]] = [
+            (dtype, self._load(one)) for dtype, one in (("float32", name), ("bfloat16", half))
+        ]
         if self.kind == "cpu" and find_spec("openvino") is not None:
             for dtype, one in (("float32", name), ("bfloat16", half)):
-                found.append((f"{dtype}, openvino", self._load(one, runtime="openvino")))
+                try:
+                    found.append((f"{dtype}, openvino", self._load(one, runtime="openvino")))
+                except SpaceMismatch as error:
+                    found.append((f"{dtype}, openvino", error))
         return found
 
     def _load(self, name: str, **more: Any) -> Encoder:
@@ -129,6 +135,9 @@ def images(
         )
     ]
     for variant, encoder in bench.variants(name):
+        if isinstance(encoder, SpaceMismatch):
+            found.append(refused(variant, encoder, scope))
+            continue
         tower = cast(ImageTower, encoder.image)
         found += [
             Contender("limit", f"forward pass alone, {variant}", forward(encoder, paths, batch), scope, group=variant),
@@ -141,6 +150,11 @@ def images(
             return sum(1 for _ in pool.map(items, tower.transform, ahead=64))
 
     return [*found, Contender("limit", "decoding alone", decode, scope)], paths, scope
+
+
+def refused(variant: str, error: SpaceMismatch, scope: str) -> Contender:
+    """Return the row of what does not make the vectors of its Space."""
+    return Contender("us", f"permafrost embed, {variant}", None, scope, note=f"refused: {error.what}")
 
 
 def forward(encoder: Encoder, paths: Sequence[str], batch: int) -> Callable[[], int]:
@@ -175,6 +189,9 @@ def texts(bench: Bench) -> list[Contender]:
         Contender("peer", "LanceDB's sentence-transformers function, rows", lance, scope),
     ]
     for variant, encoder in bench.variants(MINILM):
+        if isinstance(encoder, SpaceMismatch):
+            found.append(refused(variant, encoder, scope))
+            continue
         run = packed(encoder, values, bench.kind)
         found += [
             Contender("limit", f"forward pass alone, {variant}", run, scope, group=variant),
