@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,34 +25,40 @@ from index import files
 from index.store import Store
 from tests.index.tools import Rows, planted, planted_vector, run
 
-N, BATCH = 48, 12
+N, BATCH, PASS = 48, 12, 4
 HUNG_S = 60.0
 
 
 def rows() -> Rows:
-    """What every writer embeds: some contents come twice."""
+    """What every writer embeds: every content once, so that each vector made beyond `N` was made again."""
     columns = {f"i{k}": {"label": f"l{k % 5}"} for k in range(N)}
-    return Rows({f"i{k}": f"text {k % 77}" for k in range(N)}, columns, {"label": "string"})
+    return Rows({f"i{k}": f"text {k}" for k in range(N)}, columns, {"label": "string"})
 
 
-def counting(log: Path) -> Encoder:
-    """The planted encoder; each vector that it makes leaves a byte in `log`, which outlives the process."""
+def logging(log: Path) -> Encoder:
+    """The planted encoder; each text that it makes a vector of is a line in `log`, which outlives the process."""
     plain = planted()
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def forward(texts: list[str]) -> np.ndarray:
-        os.write(out, b"." * len(texts))
+        os.write(out, "".join(f"{text}\n" for text in texts).encode())
         return np.stack([planted_vector(text) for text in texts])
 
     tower = TextTower(tokenize=lambda text, role: text, length=len, forward=forward, max_chars=1000)
     return Encoder(plain.name, plain.space, "cpu", text=tower)
 
 
+def made(log: Path) -> Counter[str]:
+    """How often each text of `rows` was encoded; golden texts are not counted."""
+    return Counter(line for line in log.read_text().splitlines() if line.startswith("text "))
+
+
 def write(store: Path, fault: Callable[[str], None]) -> None:
-    """Make a collection and embed into it, in small commits."""
+    """Make a collection and embed into it, in commits of `BATCH` that are made of passes of `PASS`."""
     embedder.extract.WINDOW = index.ingest.COMMIT_ROWS = BATCH
     files.fault = fault
-    run(Store.open(store, create=True).collection("c", create=True), rows(), counting(store.with_suffix(".log")))
+    collection = Store.open(store, create=True).collection("c", create=True)
+    run(collection, rows(), logging(store.with_suffix(".log")), batch_size=PASS)
 
 
 def killer(n: int) -> Callable[[str], None]:
