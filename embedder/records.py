@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypeVar, cast, dataclass_transform, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedder.errors import Undecodable
 
+T = TypeVar("T")
 Medium = Literal["image", "text"]
 Role = Literal["document", "query"]
 Stage = Literal["list", "read", "decode", "encode", "write"]
@@ -24,9 +25,15 @@ Pixels = NDArray[np.uint8]
 """One picture: shape (height, width, 3), uint8, RGB."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def _record(cls: type[T]) -> type[T]:
+    """Return a dataclass that type checkers hold to be frozen: one that is so at run time takes three times to make."""
+    return dataclass(slots=True)(cls)
+
+
+@_record
 class Item:
-    """One thing to embed, before it is read.
+    """One thing to embed, before it is read; nobody changes it after it was made.
 
     Exactly one of `path`, `data`, `text` and `remote` is set: a local file, the bytes of a file, the text itself, or
     what fetches the bytes when they are needed (raising `Undecodable`). `size` (bytes) and `mtime_ns` are those of the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -33,9 +34,7 @@ def unchanged(
     same, found = np.zeros(len(items), dtype=bool), list(items)
     stored = np.flatnonzero(rows >= 0).tolist()
     inside = [i for i in stored if items[i].path is None and _is_here(items[i])]
-    digests = [_digest(items[i]) for i in inside]
-    told = [(i, data) for i, data in zip(inside, digests, strict=True) if data]
-    _compare(facts, rows, told, same)
+    _compare(facts, rows, inside, [_digest(items[i]) for i in inside], same)
     held = set(inside)
     outside = [i for i in stored if i not in held] if held else stored
     hashed: list[int] = []
@@ -59,7 +58,7 @@ def _digest(item: Item) -> bytes:
     if item.text is None:
         return digest(item.data or b"", item.medium)
     try:
-        return digest(item.text.encode(), "")
+        return hashlib.sha256(item.text.encode()).digest()
     except UnicodeEncodeError:
         # half of a surrogate pair, which decoding will name
         return b""
@@ -73,7 +72,7 @@ def _hash_files(facts: Facts, rows: Rows, wanted: Sequence[int], items: list[Ite
         read = list(pool.map(_read, [items[i] for i in wanted]))
     for i, (_, item) in zip(wanted, read, strict=True):
         items[i], same[i] = item, False
-    _compare(facts, rows, [(i, data) for i, (data, _) in zip(wanted, read, strict=True) if data], same)
+    _compare(facts, rows, wanted, [data for data, _ in read], same)
 
 
 def _read(item: Item) -> tuple[bytes, Item]:
@@ -84,7 +83,10 @@ def _read(item: Item) -> tuple[bytes, Item]:
     return digest(data, item.medium), replace(item, size=size, mtime_ns=mtime_ns)
 
 
-def _compare(facts: Facts, rows: Rows, told: Sequence[tuple[int, bytes]], same: Mask) -> None:
-    if told:
-        at = np.array([i for i, _ in told])
-        same[at] = facts.same_content(rows[at], packed([data for _, data in told]))
+def _compare(facts: Facts, rows: Rows, at: Sequence[int], digests: Sequence[bytes], same: Mask) -> None:
+    """Compare the items at some positions with what is stored of them; an empty digest is that of none."""
+    if not all(digests):
+        at = [i for i, one in zip(at, digests, strict=True) if one]
+        digests = [one for one in digests if one]
+    if at:
+        same[at] = facts.same_content(rows[at], packed(digests))

@@ -29,7 +29,7 @@ from embedder.records import Failure, Item, Medium
 from embedder.sourcing import Source
 from embedder.stages import Stages
 from embedder.together import same_inputs
-from index import commit, earlier, files
+from index import commit, earlier, files, memory
 from index.changes import unchanged
 from index.known import Known, Mask, Rows, Seen
 from index.lane import Lane, Run, new_run
@@ -130,7 +130,8 @@ def _run(
             Lane(collection, source, encoder, run, known)
             for encoder, run, known in zip(encoders, runs, pictures, strict=True)
         ]
-        _Ingest(collection, source, lanes, options, stages, progress).go()
+        with memory.settled():
+            _Ingest(collection, source, lanes, options, stages, progress).go()
     return runs
 
 

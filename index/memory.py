@@ -1,11 +1,41 @@
-"""How much memory a process may still take: of the machine, and of the control group that it may run in."""
+"""Memory: how much a process may still take, and a stretch of work in which what is there is not searched for garbage.
+
+The machine sets a limit, and so does the control group that a process may run in.
+"""
 
 from __future__ import annotations
 
+import gc
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 MEMINFO = Path("/proc/meminfo")
 GROUP = Path("/sys/fs/cgroup")
+
+_lock = threading.Lock()
+_settled = 0
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """Within, the garbage collector passes over all that was there before: encoders, their libraries, what is stored.
+
+    Work that makes an object for each item has it go through everything again and again, and takes twice the time.
+    What is made within is collected as ever; the last of several that overlap hands the rest back.
+    """
+    global _settled
+    with _lock:
+        _settled += 1
+        gc.freeze()
+    try:
+        yield
+    finally:
+        with _lock:
+            _settled -= 1
+            if not _settled:
+                gc.unfreeze()
 
 
 def available(meminfo: Path = MEMINFO, group: Path = GROUP) -> int | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
 
 from embedder.errors import UsageError
@@ -17,6 +18,7 @@ from embedder.records import Failure, Item, Medium
 from embedder.sources._shards import is_folder_of_shards
 from embedder.sourcing import IMAGE_SUFFIXES, Source, SourceOptions, unreadable
 
+NAME = attrgetter("name")
 TEXT_SUFFIXES = frozenset({".txt"})
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 # a fixed set, and not str.isprintable: that changes with the version of Unicode, and ids must not
@@ -59,40 +61,57 @@ class Folder:
         self._suffixes = IMAGE_SUFFIXES if self.medium == "image" else TEXT_SUFFIXES
 
     def __iter__(self) -> Iterator[Item | Failure]:
-        for path in self._found():
-            yield self._item(path) if isinstance(path, str) else self._unlisted(path)
+        within = _Within(self, "")
+        for found in self._found():
+            if isinstance(found, OSError):
+                yield self._unlisted(found)
+                continue
+            folder = found[0].path[: -len(found[0].name)]
+            if folder != within.path:
+                within = _Within(self, folder)
+            for entry in found:
+                yield self._item(within, entry)
 
     def __len__(self) -> int:
         if self._length is None:
-            self._length = sum(1 for _ in self._found())
+            self._length = sum(1 if isinstance(found, OSError) else len(found) for found in self._found())
         return self._length
 
-    def _found(self) -> Iterator[str | OSError]:
-        for path in walk(self.path):
-            if isinstance(path, OSError) or _suffix(path) in self._suffixes:
-                yield path
+    def _found(self) -> Iterator[list[os.DirEntry[str]] | OSError]:
+        suffixes = self._suffixes
+        for found in walk(self.path):
+            if isinstance(found, OSError):
+                yield found
+            elif chosen := [entry for entry in found if _suffix(entry.name) in suffixes]:
+                yield chosen
 
-    def _item(self, path: str) -> Item | Failure:
-        id = self._id(path)
+    def _item(self, within: _Within, entry: os.DirEntry[str]) -> Item | Failure:
+        name = encoded(entry.name)
+        id, source = within.id + name, within.source + name
         try:
-            facts = os.stat(path)
+            facts = entry.stat()
         except OSError as error:
-            return unreadable(id, encoded(path), error)
+            return unreadable(id, source, error)
         return Item(
-            id=id, medium=self.medium, source=encoded(path), path=path, size=facts.st_size,
-            mtime_ns=facts.st_mtime_ns, columns=labels(id.split("/")[:-1], self._levels, splits=self._splits),
-        )  # fmt: skip
+            id, self.medium, source, entry.path, size=facts.st_size, mtime_ns=facts.st_mtime_ns, columns=within.columns
+        )
 
     def _unlisted(self, error: OSError) -> Failure:
         path = os.fsdecode(error.filename)
         message = f"the folder cannot be listed: {error.strerror}"
-        return Failure(self._id(path), encoded(path), "list", "unreadable_folder", type(error).__name__, message)
+        return Failure(self.id(path), encoded(path), "list", "unreadable_folder", type(error).__name__, message)
 
-    def _id(self, path: str) -> str:
+    def id(self, path: str) -> str:
+        """Return the id of what has this path: its place below the root."""
         return encoded(path.removeprefix(os.path.join(self.path, "")))
 
+    def labels(self, id: str) -> dict[str, str | None]:
+        """Return the columns of the files in the folder of this id, which ends in `/`, or is that of the root."""
+        return labels(id.split("/")[:-1], self._levels, splits=self._splits)
+
     def _guess(self) -> Medium:
-        suffixes = (_suffix(path) for path in walk(self.path) if isinstance(path, str))
+        found = (files for files in walk(self.path) if not isinstance(files, OSError))
+        suffixes = (_suffix(entry.name) for files in found for entry in files)
         texts = False
         for suffix in suffixes:
             if suffix in IMAGE_SUFFIXES:
@@ -108,6 +127,16 @@ class Folder:
                 f"the folder cannot be listed: {error.strerror}", where=self.root, hint="check its permissions"
             ) from error
         return has_splits(set(folders))
+
+
+class _Within:
+    """What the files of one folder have in common. `path`, `id` and `source` end in `/`, or are empty."""
+
+    __slots__ = ("columns", "id", "path", "source")
+
+    def __init__(self, source: Folder, path: str) -> None:
+        self.path, self.id, self.source = path, source.id(path), encoded(path)
+        self.columns = source.labels(self.id)
 
 
 def has_splits(folders: set[str]) -> bool:
@@ -127,32 +156,52 @@ def labels(folders: list[str], levels: int | None, *, splits: bool) -> dict[str,
 
 def encoded(path: str) -> str:
     """Return a path as text that any table can hold: %, control characters and undecodable bytes become %XX."""
+    if path.isascii() and path.isprintable() and "%" not in path:
+        return path
     return UNSAFE.sub(lambda found: "".join(f"%{byte:02X}" for byte in os.fsencode(found[0])), path)
 
 
-def walk(folder: str) -> Iterator[str | OSError]:
-    """Yield the path of each file below a folder, in the order of their bytes, and the error of a folder within."""
-    waiting: list[tuple[str, bool]] = [(folder, True)]
-    while waiting:
-        path, is_folder = waiting.pop()
-        if not is_folder:
-            yield path
-            continue
-        try:
-            entries = _entries(path)
-        except OSError as error:
-            yield error
-            continue
-        for entry in reversed(entries):
-            inside = entry.is_dir(follow_symlinks=False)
-            if inside or not (entry.is_symlink() and os.path.isdir(entry.path)):
-                waiting.append((entry.path, inside))
+def walk(folder: str) -> Iterator[list[os.DirEntry[str]] | OSError]:
+    """Yield the files below a folder, in the order of the bytes of their paths, and the error of a folder within.
+
+    Those that come one after another in one folder come in one list.
+    """
+    waiting: list[Iterator[os.DirEntry[str]]] = []
+    inside: str | None = folder
+    while inside is not None or waiting:
+        if inside is not None:
+            try:
+                waiting.append(iter(_entries(inside)))
+            except OSError as error:
+                yield error
+        files: list[os.DirEntry[str]] = []
+        inside = _next_folder(waiting[-1], files) if waiting else None
+        if files:
+            yield files
+        if inside is None and waiting:
+            waiting.pop()
+
+
+def _next_folder(entries: Iterator[os.DirEntry[str]], files: list[os.DirEntry[str]]) -> str | None:
+    """Return the path of the next folder, None where there is none; the files before it are added to `files`."""
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            return entry.path
+        if not (entry.is_symlink() and os.path.isdir(entry.path)):
+            files.append(entry)
+    return None
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as found:
-        return sorted((e for e in found if not e.name.startswith(".")), key=lambda e: os.fsencode(e.name))
+        entries = [entry for entry in found if not entry.name.startswith(".")]
+    # of what is ASCII the order is that of the bytes
+    plain = all(entry.name.isascii() for entry in entries)
+    entries.sort(key=NAME if plain else lambda entry: os.fsencode(entry.name))
+    return entries
 
 
-def _suffix(path: str) -> str:
-    return os.path.splitext(path)[1].lower()
+def _suffix(name: str) -> str:
+    """Return the suffix of a name that does not begin with a dot."""
+    dot = name.rfind(".")
+    return name[dot:].lower() if dot > 0 else ""

@@ -1,7 +1,7 @@
 """Ready vectors into the store, what is stored found again, a collection opened, and all vectors read.
 
 Peers store the same ids and vectors: a bare LanceDB table, a Parquet file, a .npy file. Sizes: 20,000 x 384 vectors for
-ingest and reading (20 fragments), 200,000 items for the resume check and for opening.
+ingest and reading (20 fragments), 200,000 items, or `--rows`, for the resume check and for opening; files on disk too.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from benches.frame import Contender
 
+from embedder.encoder import load_encoder
 from embedder.records import FloatMatrix, Item
+from embedder.sourcing import open_source
 from embedder.space import Space
 from index import build, derived, schema
 from index.arriving import Ready, upsert_columns
 from index.changes import unchanged
 from index.known import Known
 from index.live import Live
-from index.selection import windows
+from index.ingest import ingest
+from index.selection import IngestOptions, windows
 from index.store import Collection, Store
 
 UNIT = "rows"
@@ -36,10 +39,9 @@ NARROW = Space("hashing:8", 8, ("text",), {"architecture": "synthetic", "dtype":
 
 def contenders(work: Path, options: Namespace) -> list[Contender]:
     """Fill what is read, and return what writes, checks, opens and reads."""
-    count, many = (2_000, 5_000) if options.quick else (20_000, 200_000)
-    count = options.rows or count
+    count, many = (2_000, 5_000) if options.quick else (20_000, options.rows or 200_000)
     rows = np.random.default_rng(0).standard_normal((count, DIM)).astype(np.float32)
-    return [*writers(work, rows), *checks(work, many), *readers(work, rows)]
+    return [*writers(work, rows), *checks(work, many), *files(work, min(many, 50_000)), *readers(work, rows)]
 
 
 def writers(work: Path, rows: FloatMatrix) -> list[Contender]:
@@ -50,6 +52,16 @@ def writers(work: Path, rows: FloatMatrix) -> list[Contender]:
     def bare() -> int:
         table = lancedb.connect(str(work / f"bare{next(turn)}")).create_table("v", arrow(ids[:0], rows[:0]))
         table.add(arrow(ids, rows))
+        return len(rows)
+
+    def alone() -> int:
+        vectors = arrow(ids, rows).select(["vector"])
+        lancedb.connect(str(work / f"alone{next(turn)}")).create_table("v", vectors.slice(0, 0)).add(vectors)
+        return len(rows)
+
+    def columns() -> int:
+        table = full(ids, rows)
+        lancedb.connect(str(work / f"columns{next(turn)}")).create_table("v", table.slice(0, 0)).add(table)
         return len(rows)
 
     def ours() -> int:
@@ -67,7 +79,11 @@ def writers(work: Path, rows: FloatMatrix) -> list[Contender]:
     scope = f"ingest of {len(rows):,} ready vectors"
     return [
         Contender("limit", "numpy, one .npy file without ids", npy, scope),
-        Contender("peer", "LanceDB, bare add of one table", bare, scope),
+        Contender("peer", "LanceDB, bare add of ids and vectors", bare, scope),
+        Contender("peer", "LanceDB, bare add of vectors alone", alone, scope),
+        Contender(
+            "peer", "LanceDB, bare add of the columns that we store, and vectors", columns, scope, "the same bytes"
+        ),
         Contender("peer", "pyarrow, one Parquet file", parquet, scope, "a file, not a store"),
         Contender("us", "permafrost upsert, items and vectors", ours, scope),
     ]
@@ -89,6 +105,19 @@ def arrow(ids: list[str], rows: FloatMatrix) -> Any:
     return pa.table(
         {"id": pa.array(ids, pa.string()), "vector": pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), DIM)}
     )
+
+
+def full(ids: list[str], rows: FloatMatrix) -> Any:
+    """Return ids, vectors and what else is kept of each item, as an Arrow table."""
+    table, count = arrow(ids, rows), len(ids)
+    number = pa.array(range(count), pa.int64())
+    said = {
+        "key": number, "source": pa.array(["bench"] * count), "media_type": pa.array(["text/plain"] * count),
+        "content_hash": pa.array([f"{i:064x}" for i in range(count)]), "row_crc": number,
+    }  # fmt: skip
+    for name, column in said.items():
+        table = table.append_column(name, column)
+    return table
 
 
 def checks(work: Path, count: int) -> list[Contender]:
@@ -120,6 +149,31 @@ def checks(work: Path, count: int) -> list[Contender]:
         Contender("limit", "the items made, and nothing asked", lambda: sum(1 for _ in items()), resume),
         Contender("us", "permafrost, the store read and all items compared", check, resume),
         Contender("us", "permafrost, from the path to live keys", opened, f"opening {count:,} items"),
+    ]
+
+
+def files(work: Path, count: int) -> list[Contender]:
+    """Return the resume of a folder whose files are all stored, as `embed` does it, and the listing alone."""
+    folder = work / "files"
+    for i in range(count):
+        place = folder / f"{i // 500:05d}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{i:08d}.txt").write_text(f"text {i}", encoding="utf-8")
+    encoder = load_encoder("hashing:64", device="cpu")
+    collection = Store.open(work / "resumed", create=True).collection("c", create=True)
+
+    def listed() -> int:
+        return sum(1 for _ in open_source(str(folder)))
+
+    def resumed() -> int:
+        source = open_source(str(folder))
+        run = ingest(collection, source, encoder, IngestOptions(), lambda run: None)
+        return run.unchanged + run.embedded
+
+    scope = f"resume of {count:,} files"
+    return [
+        Contender("limit", "the folder listed, each file asked for size and time", listed, scope),
+        Contender("us", "permafrost embed, all unchanged", resumed, scope),
     ]
 
 

@@ -255,3 +255,20 @@ def test_a_folder_has_no_columns(tmp_path: Path) -> None:
     for option in ("content_column", "id_column"):
         with pytest.raises(UsageError, match="a folder has no columns"):
             opened(tmp_path, **{option: "x"})
+
+
+@pytest.mark.parametrize("strange", [(), ("é", "z\U0001f600", "\uffee"), (os.fsdecode(b"\xff"), "é")])
+def test_every_file_comes_once_in_the_order_of_bytes_among_folders(tmp_path: Path, strange: tuple[str, ...]) -> None:
+    """`a`, `a-b/` and `a.txt` are neighbours: files come before, between and behind the folders that they sort with."""
+    for name in ("a", "b", "b/a", "b/c", "b/c/a", "empty", *strange):
+        (tmp_path / name).mkdir()
+        for file in ("0.txt", "b.txt", "c.TXT", "zz.txt", *(f"{s}.txt" for s in strange)):
+            (tmp_path / name / file).write_text("x")
+    for file in ("0.txt", "a.txt", "bb.txt", "no"):
+        (tmp_path / file).write_text("x")
+    source = open_source(str(tmp_path), SourceOptions(media="text"))
+    found = [item.path for item in source if isinstance(item, Item)]
+    below = [os.path.join(at, name) for at, _, names in os.walk(tmp_path) for name in names]
+    parts = {path: os.fsencode(path).split(b"/") for path in below if path.lower().endswith(".txt")}
+    assert found == sorted(parts, key=lambda path: parts[path])
+    assert len(source) == len(found)

@@ -1,0 +1,33 @@
+"""The stretch of work in which the garbage collector passes over what was there."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+
+from index.memory import settled
+
+
+class Ring:
+    """Refers to itself, so that only the collector can free it."""
+
+    def __init__(self) -> None:
+        self.self = self
+
+
+def test_what_is_made_within_is_collected_and_what_was_there_is_handed_back() -> None:
+    before = weakref.ref(Ring())
+    with pytest.raises(KeyError), settled():
+        within = weakref.ref(Ring())
+        gc.collect()
+        assert within() is None
+        assert before() is not None
+        with settled():
+            assert gc.get_freeze_count() > 0
+        assert gc.get_freeze_count() > 0, "the one around it still goes on"
+        raise KeyError
+    assert gc.get_freeze_count() == 0
+    gc.collect()
+    assert before() is None
