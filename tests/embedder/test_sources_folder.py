@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from embedder.errors import UsageError
 from embedder.records import Item
 from embedder.sources.folder import encoded
-from embedder.sourcing import open_source
+from embedder.sourcing import SourceOptions, open_source
 from index.itself import local_path
 from tests.embedder.sources import failures, items, not_root, one_failure, opened, png
 

