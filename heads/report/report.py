@@ -72,7 +72,7 @@ def report(
     )
     answers = Answers(
         asked, probed, base.name, present.name, ranking, _beside(moved, deeper), fitted, near,
-        _freeze(probed, signs, base, present, asked), signs, bar, _saved(signs.curve, bar, asked),
+        _freeze(probed, signs, base, present, moved, asked), signs, bar, _saved(signs.curve, bar, asked),
     )  # fmt: skip
     say("scores without training")
     return tables.document(found, answers, {name: v.as_json() for name, v in answers.verdicts.items()})
@@ -136,11 +136,16 @@ def _signs(
     )  # fmt: skip
 
 
-def _freeze(probed: Probed, signs: Signs, base: Probe, present: Probe, asked: Asked) -> Verdict:
-    """Ask whether to stay with what is in use: every other encoder and layer, and other heads on it, may be better."""
+def _freeze(
+    probed: Probed, signs: Signs, base: Probe, present: Probe, moved: Transfer, asked: Asked
+) -> Verdict:  # fmt: skip
+    """Ask whether to stay with what is in use: every other encoder and layer, and other heads on it, may be better,
+    and so may be the control, where pretraining hurts."""
     on, it = probed.on, probed.candidates[present.name]
     others: list[Probe] = [p for p in probed.of("encoder", "layer") if p is not present]
     others += [replace(p, name=f"{p.name} with {p.head}") for p in signs.contrasts]
+    if moved.verdict.value == "hurts":
+        others.append(probed.probes[moved.verdict.evidence["control"]])
     curve = signs.curve if present is base else _curve(it, on, asked)
     return freeze(Frozen(
         present.accuracy, on.resampler.interval(present.correct.mean(axis=0)), len(on), curve,
