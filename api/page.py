@@ -27,10 +27,10 @@ h3{font-size:1rem;margin:1.2rem 0 .2rem}p{margin:.3rem 0 .6rem}.soft{color:var(-
 .verdict b{font-size:1.1rem}.verdict.alarm{border-color:var(--wrong)}.verdict.open{border-color:var(--line)}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;font-weight:600;padding:.4rem 0}th,td{border-bottom:1px solid var(--line);padding:.25rem .7rem
-.25rem 0;text-align:left;vertical-align:top;overflow-wrap:anywhere}thead th{color:var(--soft);font-weight:500}
-tbody th{font-weight:400}td.n,th.n{text-align:right;white-space:nowrap}
+.25rem 0;text-align:left;vertical-align:top}thead th{color:var(--soft);font-weight:500;white-space:nowrap}
+tbody th{font-weight:400;overflow-wrap:anywhere;min-width:14rem}td.n,th.n{text-align:right;white-space:nowrap}
 svg{max-width:100%;height:auto;display:block}svg text{font:13px system-ui,sans-serif;fill:var(--ink)}
-svg text.small{font-size:11px;fill:var(--soft)}.grid{stroke:var(--line)}line.ours{stroke:var(--ours);stroke-width:2.5}
+svg text.small{font-size:11px;fill:var(--soft)}svg text.over{fill:var(--paper)}.grid{stroke:var(--line)}line.ours{stroke:var(--ours);stroke-width:2.5}
 line.bar{stroke:var(--bar);stroke-width:2.5}circle.ours,rect.ours{fill:var(--ours)}circle.bar{fill:var(--bar)}
 rect.wrong{fill:var(--wrong)}.band{fill:var(--band)}.fitted{fill:none;stroke:var(--ours);stroke-width:2}
 .fine{fill:none;stroke:var(--bar);stroke-width:1.5;stroke-dasharray:5 4}
@@ -59,7 +59,7 @@ def html(made: Mapping[str, Any], thumbnails: Mapping[str, Pixels]) -> str:
 def _body(made: Mapping[str, Any], thumbnails: Mapping[str, Pixels]) -> Iterator[str]:
     figures, tables = made["figures"], made["tables"]
     yield f"<header><h1>Transfer report: {text(made['collection'])}</h1>"
-    classes = show.count(len(figures["classes"]), "class").replace("classs", "classes")
+    classes = f"{show.count(len(figures['classes']))} classes"
     yield f'<p class="soft">{show.count(figures["items"], "item")}, {classes} of {text(made["label"])}'
     yield f", {show.count(figures['units'], 'group')} of copies or relatives" if "units" in figures else ""
     yield f"; seed {made['seed']}</p></header><main><h2>Verdicts</h2>"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-WIDTH, LEFT, RIGHT, ROW = 720, 250, 60, 26
+WIDTH, LEFT, RIGHT, ROW = 860, 360, 70, 26
 TALL, TOP, BOTTOM = 300, 16, 44
 SERIES = ("ours", "bar")
 LONGEST = 40
@@ -54,7 +54,7 @@ def intervals(name: str, title: str, rows: Sequence[Mapping[str, Any]]) -> str:
         y = TOP + ROW * (k + 0.5)
         kind = SERIES[bool(row.get("bar"))]
         marks += [
-            label(LEFT - 10, y + 4, short(row["name"], 36), "end"),
+            label(LEFT - 10, y + 4, short(row["name"], 50), "end"),
             line(at(row["interval"][0]), y, at(row["interval"][1]), y, kind),
             f'<circle cx="{at(row["accuracy"]):.1f}" cy="{y:.1f}" r="4.5" class="{kind}"/>',
             label(WIDTH - RIGHT + 8, y + 4, f"{100 * row['accuracy']:.1f} %"),
@@ -160,7 +160,8 @@ def matrix(name: str, title: str, counts: Sequence[Sequence[int]], classes: Sequ
             marks.append(f'<rect x="{left + j * size:.1f}" y="{top + i * size:.1f}" width="{size - 1:.1f}" '
                          f'height="{size - 1:.1f}" class="{kind}" fill-opacity="{max(0.04, n / total):.2f}"/>')  # fmt: skip
             if n and size >= 22:
-                marks.append(label(left + (j + 0.5) * size, top + (i + 0.6) * size, str(n), "middle", "small"))
+                over = "small over" if 2 * n > total else "small"
+                marks.append(label(left + (j + 0.5) * size, top + (i + 0.6) * size, str(n), "middle", over))
     right = sum(row[i] for i, row in enumerate(counts))
     said = f"{right} of {sum(map(sum, counts))} on the diagonal; the table of confused pairs has the rest."
     side = size * len(classes)
