@@ -64,7 +64,7 @@ def report(
     say("learning curves")
     signs = _signs(found, probed, base, mlp, asked, say)
     control = probed.candidates[moved.verdict.evidence["control"]]
-    bar = _curve(control, on, asked)
+    bar = _curve(control, probed, asked)
     fitted = task(signs, on, delta=asked.delta)
     say("comparing domains")
     near = domain(
@@ -118,9 +118,11 @@ def _dense(probed: Probed, name: str) -> Any:
     return probed.candidates[name].X
 
 
-def _curve(candidate: Candidate, on: Plan, asked: Asked) -> Curve:
+def _curve(candidate: Candidate, probed: Probed, asked: Asked) -> Curve:
+    """Measure and fit a curve, with the penalty that the candidate's own probes chose: one fit a size and draw."""
+    on, C = probed.on, probed.probes[candidate.name].C
     draws = DRAWS if len(on) <= ALL_UP_TO else FEW_DRAWS
-    return fit(measure(candidate, on, lambda: linear_head(candidate), draws=draws), seed=asked.seed)
+    return fit(measure(candidate, on, lambda: linear_head(candidate, C), draws=draws), seed=asked.seed)
 
 
 def _signs(
@@ -128,7 +130,7 @@ def _signs(
 ) -> Signs:
     on, candidate = probed.on, probed.candidates[base.name]
     layers = [p for p in probed.of("layer") if found.parents.get(p.name) == base.name]
-    curve = _curve(candidate, on, asked)
+    curve = _curve(candidate, probed, asked)
     say("other heads")
     return Signs(
         base, contrasts(candidate, on, mlp), layers, curve=curve, noise=noise(base, on.resampler),
@@ -146,7 +148,7 @@ def _freeze(
     others += [replace(p, name=f"{p.name} with {p.head}") for p in signs.contrasts]
     if moved.verdict.value == "hurts":
         others.append(probed.probes[moved.verdict.evidence["control"]])
-    curve = signs.curve if present is base else _curve(it, on, asked)
+    curve = signs.curve if present is base else _curve(it, probed, asked)
     return freeze(Frozen(
         present.accuracy, on.resampler.interval(present.correct.mean(axis=0)), len(on), curve,
         [on.compare(p, present) for p in others], _ceiling(signs, asked), None,

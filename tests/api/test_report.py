@@ -217,7 +217,7 @@ def test_the_door_returns_an_object_with_a_page(home: Service, tmp_path: Path) -
     [
         (["hashing:64"], [("hashing:64", "encoder", None)]),
         (
-            ["timm:a?weights=random&seed=1", "timm:a", "timm:a?layer=-2"],
+            ["timm:a?seed=1&weights=random", "timm:a", "timm:a?layer=-2"],
             [
                 ("timm:a", "encoder", None), ("timm:a?layer=-2", "layer", "timm:a"),
                 ("timm:a?seed=1&weights=random", "random", "timm:a?seed=1&weights=random"),
