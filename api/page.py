@@ -30,7 +30,8 @@ caption{text-align:left;font-weight:600;padding:.4rem 0}th,td{border-bottom:1px 
 .25rem 0;text-align:left;vertical-align:top}thead th{color:var(--soft);font-weight:500;white-space:nowrap}
 tbody th{font-weight:400;overflow-wrap:anywhere;min-width:14rem}td.n,th.n{text-align:right;white-space:nowrap}
 svg{max-width:100%;height:auto;display:block}svg text{font:13px system-ui,sans-serif;fill:var(--ink)}
-svg text.small{font-size:11px;fill:var(--soft)}svg text.over{fill:var(--paper)}.grid{stroke:var(--line)}line.ours{stroke:var(--ours);stroke-width:2.5}
+svg text.small{font-size:11px;fill:var(--soft)}svg text.over{fill:var(--paper)}
+.grid{stroke:var(--line)}line.ours{stroke:var(--ours);stroke-width:2.5}
 line.bar{stroke:var(--bar);stroke-width:2.5}circle.ours,rect.ours{fill:var(--ours)}circle.bar{fill:var(--bar)}
 rect.wrong{fill:var(--wrong)}.band{fill:var(--band)}.fitted{fill:none;stroke:var(--ours);stroke-width:2}
 .fine{fill:none;stroke:var(--bar);stroke-width:1.5;stroke-dasharray:5 4}
@@ -170,7 +171,11 @@ def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f'<td class="n">{value:.4g}</td>'
-    return f'<td class="n">{value:,}</td>' if isinstance(value, int) else f"<td>{text('–' if value is None else value)}</td>"
+    return (
+        f'<td class="n">{value:,}</td>'
+        if isinstance(value, int)
+        else f"<td>{text('-' if value is None else value)}</td>"
+    )
 
 
 def _interval(ends: Sequence[float] | None) -> str | None:
@@ -200,7 +205,8 @@ def _numbers(made: Mapping[str, Any]) -> Iterator[str]:
     yield table("Heads on the best encoder", ("head", "accuracy", "95 %"),
                 ((h["head"], _percent(h["accuracy"]), _interval(h["interval"])) for h in tables["heads"]))  # fmt: skip
     yield table("Classes", ("class", "items", "recall", "precision"),
-                ((c["class"], c["n"], _percent(c["recall"]), _percent(c["precision"])) for c in tables["classes"]))  # fmt: skip
+                ((c["class"], c["n"], _percent(c["recall"]), _percent(c["precision"]))
+                 for c in tables["classes"]))  # fmt: skip
     yield table("Confused pairs", ("label", "predicted", "items"),
                 ((c["true"], c["predicted"], c["n"]) for c in tables["confused"]))  # fmt: skip
     yield table("Figures", ("figure", "value"), _facts(figures))
@@ -249,12 +255,12 @@ def method(figures: Mapping[str, Any]) -> str:
     margin, delta = 100 * figures.get("margin", 0.03), 100 * figures.get("delta", 0.02)
     return (
         f"<p>Every candidate was probed with logistic regression on the same {folds}: stratified, with copies, "
-        "near-duplicates and groups kept whole, and every choice made inside the training rows. Differences are paired; "
-        "their intervals are bootstrapped over groups, and widened to cover Student's t and Nadeau and Bengio's "
+        "near-duplicates and groups kept whole, and every choice made inside the training rows. Differences are "
+        "paired; their intervals are bootstrapped over groups, and widened to cover Student's t and Nadeau and Bengio's "
         f"corrected interval. A tie is a 90 % interval inside ±{margin:g} points; a large p is never one. Several "
         "comparisons are corrected after Holm, and the accuracy of the best is that of the whole procedure, choosing "
-        f"included. The smallest gain taken as worth paying for is {delta:g} points. Controls decide whether pretraining "
-        "helps: the same architecture untrained, pixels and colours, or words, and the shares of the classes. The "
+        f"included. The smallest gain taken as worth paying for is {delta:g} points. Controls decide whether "
+        "pretraining helps: the same architecture untrained, pixels and colours, or words, and the shares of the classes. The "
         "learning curve is a model, and is never read beyond twice the labels. “Not enough data to say” is an answer."
         "</p>"
     )

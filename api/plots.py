@@ -47,7 +47,7 @@ def intervals(name: str, title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     height = ROW * len(shown) + TOP + BOTTOM
 
     def at(share: float) -> float:
-        return LEFT + (share - low) / span * (WIDTH - LEFT - RIGHT)
+        return float(LEFT + (share - low) / span * (WIDTH - LEFT - RIGHT))
 
     marks = _ticks(low, at, height)
     for k, row in enumerate(shown):
@@ -152,13 +152,17 @@ def matrix(name: str, title: str, counts: Sequence[Sequence[int]], classes: Sequ
     for i, row in enumerate(counts):
         marks.append(label(left - 8, top + (i + 0.6) * size, short(classes[i], 22), "end", "small"))
         x = left + (i + 0.6) * size
-        marks.append(f'<text x="{x:.1f}" y="{top - 8:.1f}" class="small" '
-                     f'transform="rotate(-60 {x:.1f} {top - 8:.1f})">{escape(short(classes[i], 18))}</text>')  # fmt: skip
+        marks.append(
+            f'<text x="{x:.1f}" y="{top - 8:.1f}" class="small" '
+            f'transform="rotate(-60 {x:.1f} {top - 8:.1f})">{escape(short(classes[i], 18))}</text>'
+        )
         total = sum(row) or 1
         for j, n in enumerate(row):
             kind = "ours" if i == j else "wrong"
-            marks.append(f'<rect x="{left + j * size:.1f}" y="{top + i * size:.1f}" width="{size - 1:.1f}" '
-                         f'height="{size - 1:.1f}" class="{kind}" fill-opacity="{max(0.04, n / total):.2f}"/>')  # fmt: skip
+            marks.append(
+                f'<rect x="{left + j * size:.1f}" y="{top + i * size:.1f}" width="{size - 1:.1f}" '
+                f'height="{size - 1:.1f}" class="{kind}" fill-opacity="{max(0.04, n / total):.2f}"/>'
+            )
             if n and size >= 22:
                 over = "small over" if 2 * n > total else "small"
                 marks.append(label(left + (j + 0.5) * size, top + (i + 0.6) * size, str(n), "middle", over))

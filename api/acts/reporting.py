@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,14 +66,12 @@ class Reporting(Held):
         """Make the transfer report of a collection and keep it under `reports/<n>/`.
 
         Args:
-            label: the column to predict.
             encoders: names or Spaces to compare; none means all that the collection has.
             reference: another collection, whose items the domain is compared with.
-            target: the accuracy that is wanted, 0 to 1. `human`: the share of items that people label differently.
-            delta: the smallest gain worth paying for, a share.
+            target: the accuracy that is wanted; `human`: the share of items that people label differently; `delta`: the
+                smallest gain worth paying for. All are shares.
             layers: whether to read earlier layers and another pooling too, where the kind of encoder has them.
             controls: whether to extract untrained twins, and read pixels and words.
-            min_class_size: classes with fewer distinct members are left out, and listed.
             watch: sees extractions as they go; `say` is told of every other step.
 
         Returns:
@@ -83,9 +82,8 @@ class Reporting(Held):
             UsageError: the label has fewer than two classes or is a measurement; a share is not between 0 and 1.
         """
         started = time.monotonic()
-        _check_shares(target=target, human=human, delta=delta)
-        collection = self.collection(name)
-        other = None if reference is None else self.collection(reference)
+        asked = Asked(*_shares(delta=delta, target=target, human=human), seed=seed)
+        collection, other = self.collection(name), None if reference is None else self.collection(reference)
         notes: list[str] = []
         chosen = self._chosen(collection, encoders, layers, controls, notes, watch)
         found = gather(
@@ -93,14 +91,13 @@ class Reporting(Held):
             workers=self.settings.decode_workers, seed=seed, say=say,
         )  # fmt: skip
         found.notes[:0] = notes
-        asked = Asked(delta, target, human, _default(collection, chosen), seed)
-        spaces = {one.name: one.space for one in chosen}
-        refer = None if other is None else partial(self._reference, other, spaces, seed, watch)
-        made = answer(found, asked, refer, _mlp(seed), say)
-        about = {"collection": name, "label": label, "reference": reference, "seed": seed}
-        made = {**made, **about, "seconds": round(time.monotonic() - started, 3)}
-        html = page.html(made, self._thumbnails(collection, found, made))
-        return {**made, **_keep(collection, made, html)}
+        refer = (
+            None if other is None else partial(self._reference, other, {c.name: c.space for c in chosen}, seed, watch)
+        )
+        made = answer(found, replace(asked, default=_default(collection, chosen)), refer, _mlp(seed), say)
+        made |= {"collection": name, "label": label, "reference": reference, "seed": seed}
+        made["seconds"] = round(time.monotonic() - started, 3)
+        return {**made, **_keep(collection, made, page.html(made, self._thumbnails(collection, found, made)))}
 
     def _chosen(
         self, collection: Collection, names: Sequence[str], layers: bool, controls: bool, notes: list[str], watch: Watch
@@ -210,10 +207,11 @@ def _mlp(seed: int) -> Callable[[], Any] | None:
     return partial(estimator("mlp"), seed=seed)
 
 
-def _check_shares(**shares: float | None) -> None:
+def _shares(**shares: Any) -> list[Any]:
     for name, value in shares.items():
         if value is not None and not 0 <= value <= 1:
             raise UsageError(f"{name} is a share from 0 to 1, not {value}", hint="2 points are 0.02")
+    return list(shares.values())
 
 
 def _keep(collection: Collection, made: Mapping[str, Any], html: str) -> dict[str, Any]:

@@ -115,9 +115,7 @@ def gather(
     controls = [*(c for c in made if c.kind == "random"), *controls, majority(len(ids))]
     parents = {c.name: c.of for c in chosen if c.of is not None}
     ours = [c for c in made if c.kind != "random"]
-    return Gathered(
-        collection.name, label, task, ids, ours, controls, parents, notes, labelled, task.left_out,
-    )  # fmt: skip
+    return Gathered(collection.name, label, task, ids, ours, controls, parents, notes, labelled, task.left_out)
 
 
 def _common(first: Features, label: str, others: Sequence[Keys], notes: list[str], seed: int) -> Features:

@@ -61,9 +61,8 @@ def _without_positions(verdicts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _encoders(answers: Answers, scored: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
     """Return the ranking, best first, then what was left out after the ridge probe."""
-    probed, lines = answers.probed, []
-    for line in answers.ranking.ranked:
-        lines.append(line.as_json() | _facts(answers, probed.candidates[line.name], scored))
+    probed, ranked = answers.probed, answers.ranking.ranked
+    lines = [line.as_json() | _facts(answers, probed.candidates[line.name], scored) for line in ranked]
     for name, ridge in sorted(answers.ranking.left_out.items(), key=lambda pair: -pair[1]):
         it = probed.candidates[name]
         cost = {"items_per_second": it.items_per_second, "bytes_per_vector": it.bytes_per_vector}
@@ -106,7 +105,7 @@ def _heads(answers: Answers) -> list[dict[str, Any]]:
 
 
 def _said(probe: Probe) -> Ints:
-    return probe.probabilities.mean(axis=0).argmax(axis=1)
+    return np.asarray(probe.probabilities.mean(axis=0).argmax(axis=1), dtype=np.intp)
 
 
 def confusion(probe: Probe, n_classes: int) -> Ints:
@@ -167,8 +166,9 @@ def _figures(found: Gathered, answers: Answers) -> dict[str, Any]:
     base = answers.probed.candidates[answers.base]
     figures = {
         "items": len(on), "units": len(on.resampler.sizes), "folds": int(on.fold.max()) + 1, "repeats": len(on.fold),
-        "classes": names, "left_out": task.left_out, "near_duplicates": task.near, "near_threshold": task.near_threshold,
-        "base": answers.base, "present": answers.present, "margin": MARGIN, "level": LEVEL, "delta": answers.asked.delta,
+        "classes": names, "left_out": task.left_out, "near_duplicates": task.near,
+        "near_threshold": task.near_threshold, "base": answers.base, "present": answers.present,
+        "margin": MARGIN, "level": LEVEL, "delta": answers.asked.delta,
         "seed": on.seed,
         "curve": answers.signs.curve, "control_curve": answers.control_curve,
         "control": answers.transfer.verdict.evidence["control"], "labels_saved": answers.saved,

@@ -16,19 +16,20 @@ import permafrost as pf
 from api import compared, told
 from api.service import Service
 from api.settings import Settings
+from heads.report.gather import Chosen, gather
 from index import files
 from tests.api.conftest import Said
 
 HOSTILE = "<script>alert('x')</script>"
 WORDS = {HOSTILE: "boat sea sail harbour wave", "money & more": "stock market price bank share"}
-COMMON = "the of and in a day year time new old man city".split()
+COMMON = ["the", "of", "and", "in", "a", "day", "year", "time", "new", "old", "man", "city"]
 VALUES = {
     "transfer": {"helps", "hurts", "no_difference", "undecided"},
     "domain": {"fits", "shifted", "undecided", "no_reference"},
     "task": {"linear", "nonlinear", "other_layer", "absent", "noisy_labels", "too_few_labels", "leaking", "undecided"},
     "freeze": {"stay_frozen", "switch", "label_more", "pilot", "fine_tune", "undecided"},
 }
-PICTURES = 45
+PICTURES = 30
 
 
 def texts(path: Path, n: int, seed: int = 0) -> Path:
@@ -161,15 +162,16 @@ def test_a_few_pictures_that_are_gone_are_left_out_and_many_end_the_control(home
     assert any(note.startswith("1 pictures are gone") for note in found["notes"])
     for k in range(1, 12):
         (root / f"{k}.png").unlink()
-    found = home.report("shapes", label="label")
-    assert found["figures"]["items"] == 2 * PICTURES
-    assert [one["name"] for one in found["tables"]["controls"]] == ["majority"]
-    assert any("pixels are no control" in note for note in found["notes"])
+    chosen = [Chosen(home.collection("shapes").space())]
+    gathered = gather(home.collection("shapes"), "label", chosen, workers=1)
+    assert [one.name for one in gathered.controls] == ["majority"]
+    assert len(gathered.ids) == 2 * PICTURES
+    assert any("pixels are no control" in note for note in gathered.notes)
 
 
 def test_the_page_is_well_formed_escaped_and_needs_nothing_from_outside(made: dict[str, Any]) -> None:
     page = Path(made["path"]).read_text()
-    root = ET.fromstring(page.removeprefix("<!DOCTYPE html>\n"))  # noqa: S314  our own page
+    root = ET.fromstring(page.removeprefix("<!DOCTYPE html>\n"))
     assert not [node for node in root.iter() if node.tag.endswith(("script", "link", "iframe"))]
     assert HOSTILE not in page
     assert "&lt;script&gt;" in page
@@ -181,8 +183,8 @@ def test_the_page_is_well_formed_escaped_and_needs_nothing_from_outside(made: di
 
 
 def test_the_page_leads_with_the_verdicts_and_says_its_plots_in_words(made: dict[str, Any]) -> None:
-    root = ET.fromstring(Path(made["path"]).read_text().removeprefix("<!DOCTYPE html>\n"))  # noqa: S314
-    assert [node.text for node in root.iter("h2")][0] == "Verdicts"
+    root = ET.fromstring(Path(made["path"]).read_text().removeprefix("<!DOCTYPE html>\n"))
+    assert next(node.text for node in root.iter("h2")) == "Verdicts"
     plots = [node for node in root.iter("svg") if node.get("role") == "img"]
     assert len(plots) >= 4
     assert all(node.find("title") is not None and node.find("desc") is not None for node in plots)
@@ -200,13 +202,13 @@ def test_the_command_prints_verdicts_first_or_one_document(home: Service, run: A
     assert "stay_frozen" in said.out
     assert "learning curves" in said.err
     assert (tmp_path / "r.html").read_text().startswith("<!DOCTYPE html>")
-    said = run(*command, "--json")
-    assert said.json["verdicts"]["encoder"]["value"] == "hashing:16"
+    said = run("--store", home.settings.store, "report", "few", "--label", "kind", "--json")
+    assert said.json["verdicts"]["encoder"]["value"] == "undecided"
 
 
 def test_the_door_returns_an_object_with_a_page(home: Service, tmp_path: Path) -> None:
-    report = pf.open(home.settings.store).collection("texts").report(label="kind", encoders=["hashing:16"])
-    assert report.verdicts["encoder"]["value"] == "hashing:16"
+    report = pf.open(home.settings.store).collection("few").report(label="kind", encoders=["hashing:64"])
+    assert report.verdicts["encoder"]["value"] == "undecided"
     report.html(tmp_path / "page.html")
     assert (tmp_path / "page.html").read_bytes() == Path(report.path).read_bytes()
     assert "Does pretraining help?" in repr(report)
