@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from api import show
+from api import show, told
+from index import files
 
 
 class Record(dict[str, Any]):
@@ -96,3 +99,14 @@ class Predictions(Sequence[Record]):
             for r in self._results
         ]
         return "\n".join(show.aligned([["input", "label", "p", "abstained"], *rows]))
+
+
+class Report(Record):
+    """A transfer report: `verdicts`, `encoders`, `tables`, `figures`, `notes`; prints as the page of text."""
+
+    def html(self, path: str | os.PathLike[str]) -> None:
+        """Write its page, which needs nothing but itself."""
+        files.write_bytes(Path(path).expanduser().absolute(), Path(self["path"]).read_bytes())
+
+    def __repr__(self) -> str:
+        return told.text(self)

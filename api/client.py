@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from api.acts.moving import Declared
-from api.answers import Hits, Predictions, Record
+from api.answers import Hits, Predictions, Record, Report
 from api.living import Living
 from api.remote import RemoteService
 from api.service import Service
@@ -195,6 +195,16 @@ class Collection(Living):
         """Train a head on stored vectors; options as the flags of `permafrost train`."""
         trained = self._service.train(self.name, label=label, kind=kind, **options)
         return Head(self, Record(trained))
+
+    def report(self, label: str, encoders: str | Sequence[str] = (), **options: Any) -> Report:
+        """Make the transfer report: should one transfer at all, from what, frozen or not?
+
+        Args:
+            encoders: names or Spaces; what is missing is embedded first. None means all that are here.
+            options: as the flags of `permafrost report`: `reference`, `target`, `human`, `delta`, `layers`, `controls`,
+                `group`, `where`, `min_class_size`, `seed`.
+        """
+        return Report(self._service.report(self.name, label=label, encoders=_ids(encoders), **options))
 
     def head(self, name: str) -> Head:
         """Open a head by `NAME` or `NAME@VERSION`."""

@@ -130,3 +130,10 @@ def _text(line: str) -> Any:
     from rich.text import Text
 
     return Text(line, no_wrap=True, overflow="ellipsis")
+
+
+def plain_line(message: str, stream: TextIO | None = None) -> None:
+    """Write one line about what is being done."""
+    out = stream or sys.stderr
+    out.write(show.safe(message) + "\n")
+    out.flush()

@@ -11,8 +11,9 @@ from api.acts.lifecycle import Lifecycle
 from api.acts.moving import Moving
 from api.acts.naming import Naming
 from api.acts.reembedding import Reembedding
+from api.acts.reporting import Reporting
 from api.acts.searching import Searching
 
 
-class Service(Moving, Reembedding, Searching, Naming, Featuring, Keeping, Lifecycle):
+class Service(Moving, Reembedding, Reporting, Searching, Naming, Featuring, Keeping, Lifecycle):
     """One store, and all that can be done with it; a file in `api/acts/` is one part."""

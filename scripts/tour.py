@@ -183,25 +183,25 @@ def beside(tour: Tour, run: dict[str, Any]) -> None:
 def inputs(tour: Tour, encoder: Any) -> list[list[Any]]:
     """Return stored items made ready for the forward pass, in batches as a run makes them on this device."""
     import permafrost as pf
-    from embedder import extract
+    from embedder import packing, tuning
 
-    on_cpu = encoder.device == "cpu"
+    kind = "cpu" if encoder.device == "cpu" else "cuda"
     name = tour.samples.photos_name if encoder.image else tour.samples.texts_name
     _, columns, _ = pf.open(str(HOME / "permafrost.store")).collection(name).features(columns=["source", "text"])
     if encoder.image:
         from PIL import Image
 
         ready = [encoder.prepare(Image.open(source))[1] for source in spread(columns["source"], 32)]
-        size = extract.IMAGES_ON_CPU if on_cpu else extract.IMAGES_ON_GPU
+        size = tuning.PICTURES[kind].start
         return [ready[i : i + size] for i in range(0, len(ready), size)]
     ready = [encoder.prepare(text)[1] for text in spread(columns["text"], 2048)]
     ready.sort(key=encoder.text.length, reverse=True)
     lengths = [max(1, encoder.text.length(tokens)) for tokens in ready]
-    batches, budget, start = [], extract.TOKENS_ON_CPU if on_cpu else extract.TOKENS_ON_GPU, 0
+    stops = packing.cuts(lengths, tuning.TOKENS[kind].start, len(ready), packing.PASS_COST[kind])
+    batches, start = [], 0
     while start < len(ready):
-        stop = start + extract.full_batch(lengths, start, budget, len(ready))
-        batches.append(ready[start:stop])
-        start = stop
+        batches.append(ready[start : int(stops[start])])
+        start = int(stops[start])
     return batches
 
 

@@ -77,7 +77,7 @@ def v_information(probe: Probe, on: Plan) -> float:
     return float((probe.log2 - prior).mean())
 
 
-def online_code(candidate: Candidate, on: Plan) -> dict[str, float]:
+def online_code(candidate: Candidate, on: Plan, C: float | None = None) -> dict[str, float]:
     """Return the length of the labels sent block by block, each by a probe of those before (Voita and Titov 2020).
 
     Returns:
@@ -89,7 +89,7 @@ def online_code(candidate: Candidate, on: Plan) -> dict[str, float]:
     ends = [_unit_end(on.units[order], round(share * len(on) / 100)) for share in BLOCKS]
     starts = [end for end in ends[:-1] if end >= LEAST_ROWS and len(np.unique(on.y[order[:end]])) > 1]
     steps = sorted({*starts, len(on)})
-    bits = [_block(candidate, on, order[:a], order[a:b]) for a, b in pairwise(steps)]
+    bits = [_block(candidate, on, order[:a], order[a:b], C) for a, b in pairwise(steps)]
     return code_length(steps[0], bits, len(on), on.n_classes)
 
 
@@ -106,8 +106,8 @@ def _unit_end(units: Ints, at: int) -> int:
     return at
 
 
-def _block(candidate: Candidate, on: Plan, train: Ints, rows: Ints) -> float:
-    model = linear_head(candidate)
+def _block(candidate: Candidate, on: Plan, train: Ints, rows: Ints, C: float | None) -> float:
+    model = linear_head(candidate, C)
     fitted, scored = rows_of(candidate, train)
     model.fit(fitted, on.y[train], groups=on.units[train])
     odds = np.zeros((len(rows), on.n_classes))

@@ -91,6 +91,7 @@ class Probe:
             own held-out rows had. NaN where the head holds nothing out.
         train_accuracy: (R, folds), on the rows that the head was fitted to.
         seconds: wall time.
+        C: the median of the penalties that the heads chose, None where they choose none.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Probe:
     inner: NDArray[np.float64]
     train_accuracy: NDArray[np.float64]
     seconds: float
+    C: float | None = None
 
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
@@ -123,9 +125,10 @@ def linear(candidate: Candidate, on: Plan) -> Probe:
     return cross_validated(candidate, on, lambda: linear_head(candidate), head="linear")
 
 
-def linear_head(candidate: Candidate) -> Head:
-    """Return an unfitted logistic regression of the sort that the candidate's features need."""
-    return SparseLinear() if isinstance(candidate.X, TermCounts) else Linear()
+def linear_head(candidate: Candidate, C: float | None = None) -> Head:
+    """Return an unfitted logistic regression of the sort that the candidate's features need; it chooses its C itself,
+    unless one is given."""
+    return SparseLinear(C) if isinstance(candidate.X, TermCounts) else Linear(C)
 
 
 def cross_validated(candidate: Candidate, on: Plan, make: Callable[[], Head], *, head: str) -> Probe:
@@ -139,6 +142,7 @@ def cross_validated(candidate: Candidate, on: Plan, make: Callable[[], Head], *,
     repeats, n = on.fold.shape
     probabilities = np.zeros((repeats, n, on.n_classes), dtype=np.float32)
     inner, trained = np.full((repeats, FOLDS), np.nan), np.full((repeats, FOLDS), np.nan)
+    chosen: list[float] = []
     for r in range(repeats):
         for k in np.unique(on.fold[r]):
             held, train = np.flatnonzero(on.fold[r] == k), np.flatnonzero(on.fold[r] != k)
@@ -148,8 +152,10 @@ def cross_validated(candidate: Candidate, on: Plan, make: Callable[[], Head], *,
             classes = model.classes_.astype(np.intp)
             probabilities[r, held[:, None], classes] = model.predict_proba(scored(held))
             inner[r, k] = _held_out(model)
+            chosen += [model.C_] if hasattr(model, "C_") else []
             trained[r, k] = (classes[model.predict_proba(fitted).argmax(axis=1)] == on.y[train]).mean()
-    return Probe(candidate.name, head, on.y, probabilities, inner, trained, time.monotonic() - started)
+    C = float(np.quantile(chosen, 0.5, method="lower")) if chosen else None
+    return Probe(candidate.name, head, on.y, probabilities, inner, trained, time.monotonic() - started, C)
 
 
 def rows_of(candidate: Candidate, train: Ints) -> tuple[Any, Callable[[Ints], Any]]:

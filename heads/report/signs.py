@@ -15,7 +15,7 @@ from heads.report.compare import Comparison, holm, paired
 from heads.report.curve import Curve
 from heads.report.leakage import Leakage
 from heads.report.noise import Noise
-from heads.report.probes import Head, Plan, Probe, cross_validated, linear, neighbours
+from heads.report.probes import Head, Plan, Probe, cross_validated, neighbours
 from heads.report.verdict import LEVEL, Interval, plain
 
 PERMUTATIONS = 999
@@ -41,12 +41,12 @@ class Signs:
     leakage: Leakage | None = None
 
 
-def contrasts(candidate: Candidate, on: Plan, mlp: Callable[[], Head] | None = None) -> tuple[Probe, list[Probe]]:
-    """Return the linear probe, and neighbours and (where one is handed in) an MLP on the same folds."""
+def contrasts(candidate: Candidate, on: Plan, mlp: Callable[[], Head] | None = None) -> list[Probe]:
+    """Return probes by neighbours and (where one is handed in) by an MLP, on the folds of the linear one."""
     others = [neighbours(candidate, on, leave="fold")]
     if mlp is not None:
         others.append(cross_validated(candidate, on, mlp, head="mlp"))
-    return linear(candidate, on), others
+    return others
 
 
 def information(probes: Sequence[Probe], on: Plan, *, permutations: int = PERMUTATIONS) -> list[float]:

@@ -65,26 +65,29 @@ class SparseLinear:
     """Multinomial logistic regression on sparse rows; C by held-out NLL inside the rows given to `fit`.
 
     As `heads.kinds.linear`: five inner folds up to 2,000 rows, one of five above; the smallest C within one standard
-    error of the best. `inner_` is minus the held-out NLL of that C.
+    error of the best. `C_` is that C, and `inner_` minus its held-out NLL. A C that is given is not chosen.
     """
 
     classes_: NDArray[Any]
 
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
+    def __init__(self, C: float | None = None, *, seed: int = 0) -> None:
+        self.C, self.seed = C, seed
 
     def fit(self, X: Any, y: Ints, groups: ArrayLike) -> Self:
         """Learn from sparse X (n, V) and codes y (n,); rows of one group are held out together."""
+        self.C_, self.inner_ = (self.C, np.nan) if self.C is not None else self._choose(X, y, groups)
+        self.model_ = _logistic(self.C_).fit(X, y)
+        self.classes_ = self.model_.classes_
+        return self
+
+    def _choose(self, X: Any, y: Ints, groups: ArrayLike) -> tuple[float, float]:
         fold = assign(np.asarray(groups).astype(str).tolist(), y, FOLDS, self.seed)
         parts = [k for k in range(FOLDS if len(y) <= ALL_FOLDS_UP_TO else 1) if 0 < (fold == k).sum() < len(y)]
         losses = [np.concatenate([_losses(X, y, fold == k, C) for k in parts]) for C in GRID]
         best = int(np.argmin([rows.mean() for rows in losses]))
         worse = [rows - losses[best] for rows in losses]
         chosen = next(k for k, rows in enumerate(worse) if rows.mean() <= rows.std() / np.sqrt(len(rows)))
-        self.inner_ = -float(losses[chosen].mean())
-        self.model_ = _logistic(GRID[chosen]).fit(X, y)
-        self.classes_ = self.model_.classes_
-        return self
+        return GRID[chosen], -float(losses[chosen].mean())
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return (m, C)."""

@@ -93,7 +93,8 @@ def planned(y: NDArray[np.intp], seed: int) -> Plan:
 def answer(kind: str, seed: int, mlp: bool = False) -> Task:
     X, y = DRAW[kind](np.random.default_rng(seed))
     on = planned(y, seed)
-    base, others = contrasts(Candidate("encoder", "encoder", X.astype(np.float32)), on, Mlp if mlp else None)
+    candidate = Candidate("encoder", "encoder", X.astype(np.float32))
+    base, others = linear(candidate, on), contrasts(candidate, on, Mlp if mlp else None)
     return task(Signs(base, others, noise=noise(base, on.resampler)), on)
 
 

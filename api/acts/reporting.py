@@ -1,0 +1,243 @@
+"""The act of reporting: missing Spaces are extracted first, then five questions are answered and kept."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from api import compared, page
+from api.acts.embedding import Watch, unwatched
+from api.acts.held import Held
+from api.compared import Wanted
+from embedder import kinds, naming
+from embedder.encoder import Encoder
+from embedder.errors import EncoderError, UnknownName, UsageError
+from embedder.records import MEDIA, Medium, Pixels
+from embedder.space import Space
+from heads.kind import FOLDER, estimator
+from heads.report import raw
+from heads.report.answers import Asked
+from heads.report.domain import Reference
+from heads.report.gather import Chosen, Gathered, gather, reference_of
+from heads.report.report import report as answer
+from index import files
+from index.ingest import Run, ingest_all
+from index.itself import Itself
+from index.selection import IngestOptions
+from index.store import Collection
+
+HOME, DOCUMENT, PAGE = "reports", "report.json", "report.html"
+THUMBNAILS = 12
+Say = Callable[[str], None]
+
+
+class Reporting(Held):
+    """From stored vectors and labels to verdicts."""
+
+    def report(
+        self,
+        name: str,
+        /,
+        *,
+        label: str,
+        encoders: Sequence[str] = (),
+        reference: str | None = None,
+        target: float | None = None,
+        human: float | None = None,
+        delta: float = 0.02,
+        layers: bool = True,
+        controls: bool = True,
+        group: str | None = None,
+        where: Any = None,
+        min_class_size: int = 5,
+        seed: int = 0,
+        watch: Watch = unwatched,
+        say: Say = lambda message: None,
+    ) -> dict[str, Any]:
+        """Make the transfer report of a collection and keep it under `reports/<n>/`.
+
+        Args:
+            encoders: names or Spaces to compare; none means all that the collection has.
+            reference: another collection, whose items the domain is compared with.
+            target: the accuracy that is wanted; `human`: the share of items that people label differently; `delta`: the
+                smallest gain worth paying for. All are shares.
+            layers: whether to read earlier layers and another pooling too, where the kind of encoder has them.
+            controls: whether to extract untrained twins, and read pixels and words.
+            watch: sees extractions as they go; `say` is told of every other step.
+
+        Returns:
+            `verdicts encoders tables figures`, and `collection label report path notes seed seconds`.
+
+        Raises:
+            UnknownName: no such collection, column, encoder or Space.
+            UsageError: the label has fewer than two classes or is a measurement; a share is not between 0 and 1.
+        """
+        started = time.monotonic()
+        asked = Asked(*_shares(delta=delta, target=target, human=human), seed=seed)
+        collection, other = self.collection(name), None if reference is None else self.collection(reference)
+        notes: list[str] = []
+        chosen = self._chosen(collection, encoders, layers, controls, notes, watch)
+        found = gather(
+            collection, label, chosen, group=group, where=where, min_class_size=min_class_size, raw_controls=controls,
+            workers=self.settings.decode_workers, seed=seed, say=say,
+        )  # fmt: skip
+        found.notes[:0] = notes
+        refer = (
+            None if other is None else partial(self._reference, other, {c.name: c.space for c in chosen}, seed, watch)
+        )
+        made = answer(found, replace(asked, default=_default(collection, chosen)), refer, _mlp(seed), say)
+        made |= {"collection": name, "label": label, "reference": reference, "seed": seed}
+        made["seconds"] = round(time.monotonic() - started, 3)
+        return {**made, **_keep(collection, made, page.html(made, self._thumbnails(collection, found, made)))}
+
+    def _chosen(
+        self, collection: Collection, names: Sequence[str], layers: bool, controls: bool, notes: list[str], watch: Watch
+    ) -> list[Chosen]:
+        """Return the Spaces to compare, those that are missing extracted, each model in one pass of its own."""
+        asked = [self._named(collection, one) for one in names] or [s.encoder for s in collection.spaces().values()]
+        every = compared.wanted(asked, layers=layers, controls=controls)
+        for passed in _passes([one for one in every if not _here(collection, one.name)]):
+            ready = self._loaded(passed, notes)
+            self._extract(collection, ready, watch)
+        present = [one for one in every if _here(collection, one.name)]
+        return [Chosen(collection.space(one.name), one.kind, one.of) for one in present]
+
+    def _named(self, collection: Collection, selector: str) -> str:
+        """Return the encoder's name behind a Space's alias or fingerprint, or the name itself."""
+        with suppress(UnknownName):
+            return collection.space(selector).encoder
+        return str(naming.parse(selector))
+
+    def _loaded(self, passed: Sequence[Wanted], notes: list[str]) -> list[Encoder]:
+        """Load encoders together; of those that nobody asked for, one that cannot be had is left out, and said."""
+        try:
+            return self.encoders([one.name for one in passed])
+        except (EncoderError, UsageError):
+            ready = []
+            for one in passed:
+                try:
+                    ready += self.encoders([one.name])
+                except (EncoderError, UsageError) as error:
+                    if not one.derived:
+                        raise
+                    notes.append(f"{one.name} was left out: {error.what}.")
+            return ready
+
+    def _extract(self, collection: Collection, encoders: Sequence[Encoder], watch: Watch) -> None:
+        """Embed the known items with more encoders."""
+        if not encoders:
+            return
+        medium = _medium(collection, encoders[0])
+        options = IngestOptions(workers=self.settings.decode_workers)
+
+        def progress(encoder: Encoder, run: Run) -> None:
+            watch(str(encoder.name), run)
+
+        ingest_all(collection, Itself(collection, medium), encoders, options, progress)
+
+    def _reference(
+        self, other: Collection, spaces: Mapping[str, Space], seed: int, watch: Watch, name: str
+    ) -> Reference:
+        """Return the reference's vectors in the Space of an encoder, extracted where they are missing."""
+        space = spaces[name]
+        if not other.has_space(space):
+            self._extract(other, self.encoders([name]), watch)
+        return reference_of(other, space, seed)
+
+    def _thumbnails(self, collection: Collection, found: Gathered, made: Mapping[str, Any]) -> dict[str, Pixels]:
+        """Return small pictures of the strangest and of the doubted items, by id; none of texts."""
+        tables = made["tables"]
+        shown = [one["id"] for part in ("strangest", "review") for one in tables.get(part, [])[:THUMBNAILS]]
+        if not shown or found.task is None:
+            return {}
+        at = dict(zip(found.ids, found.task.keys.tolist(), strict=True))
+        ids = list(dict.fromkeys(shown))
+        rows = raw.rows(collection, np.array([at[one] for one in ids], dtype=np.int64))
+        if any(raw.medium(row) != "image" for row in rows):
+            return {}
+        images, good = raw.pictures(rows, 1)
+        return {one: image for one, image, fine in zip(ids, images, good, strict=True) if fine}
+
+
+def _here(collection: Collection, name: str) -> bool:
+    return any(space.encoder == name for space in collection.spaces().values())
+
+
+def _passes(missing: Sequence[Wanted]) -> list[list[Wanted]]:
+    """Put the readings of one model together: they share its pass, and its speed is measured alone."""
+    together: dict[str, list[Wanted]] = {}
+    for one in missing:
+        model = one.of if one.kind == "layer" and one.of else one.name
+        together.setdefault(model, []).append(one)
+    return list(together.values())
+
+
+def _medium(collection: Collection, encoder: Encoder) -> Medium:
+    """Return the medium of the items that an encoder reads; of two, the first that is here."""
+    for medium in MEDIA:
+        if medium in encoder.space.media and len(Itself(collection, medium)):
+            return medium
+    raise UsageError(
+        f"{encoder.name} reads {' and '.join(encoder.space.media)}, and {collection.name} holds none of it",
+        hint="permafrost encoders lists others",
+    )
+
+
+def _default(collection: Collection, chosen: Sequence[Chosen]) -> str | None:
+    """Return the encoder in use, where it is among those compared."""
+    with suppress(UnknownName, UsageError):
+        space = collection.space()
+        return next((one.name for one in chosen if one.space == space), None)
+    return None
+
+
+def _mlp(seed: int) -> Callable[[], Any] | None:
+    """Return what makes the non-linear head, where this version has one."""
+    if "mlp" not in kinds.names(FOLDER):
+        return None
+    return partial(estimator("mlp"), seed=seed)
+
+
+def _shares(**shares: Any) -> list[Any]:
+    for name, value in shares.items():
+        if value is not None and not 0 <= value <= 1:
+            raise UsageError(f"{name} is a share from 0 to 1, not {value}", hint="2 points are 0.02")
+    return list(shares.values())
+
+
+def _keep(collection: Collection, made: Mapping[str, Any], html: str) -> dict[str, Any]:
+    """Write the document and its page aside, and give the folder the next number; return that and its path."""
+    home = collection.path / HOME
+    home.mkdir(exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=".tmp-", dir=home))
+    try:
+        files.write_json(aside / DOCUMENT, made)
+        files.write_bytes(aside / PAGE, html.encode())
+        taken = [int(path.name) for path in home.iterdir() if path.name.isdecimal()]
+        number = max(taken, default=0) + 1
+        while (home / str(number)).exists() or not _renamed(aside, home / str(number)):
+            number += 1
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    files.sync_folder(home)
+    return {"report": number, "path": str(home / str(number) / PAGE)}
+
+
+def _renamed(aside: Path, to: Path) -> bool:
+    try:
+        aside.rename(to)
+    except OSError:
+        if not to.exists():
+            raise
+        return False
+    return True

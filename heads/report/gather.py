@@ -1,0 +1,205 @@
+"""What a report stands on: the labelled items that every Space holds, their candidates, controls and units."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedder.errors import Damaged
+from embedder.records import FloatMatrix, Keys
+from embedder.space import Space
+from heads import labels
+from heads.folds import Ints
+from heads.report import raw
+from heads.report.candidates import Candidate, histogram, majority, pixels, tfidf
+from heads.report.domain import Reference
+from index import files
+from index.features import Features, features
+from index.store import Collection
+
+MOST_ROWS = 20_000
+LEAST_ROWS, LEAST_CLASS = 50, 5
+MOST_GONE = 0.05
+BYTES = 4
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A Space to compare. `kind`: encoder, layer (of the encoder named `of`) or random (the untrained twin of `of`)."""
+
+    space: Space
+    kind: str = "encoder"
+    of: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The encoder's name, which is the candidate's."""
+        return self.space.encoder
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """All that the questions read, on the same n items.
+
+    Attributes:
+        task: labels, units and classes; None where there are too few items for any of it, and then nothing is compared.
+        ids: (n,) of the items.
+        encoders: candidates of kind encoder and layer, in the order asked; `parents` names the encoder of a layer.
+        notes: what was left out and why, one sentence each.
+        labelled, per_class: how many items have a label, and the size of the smallest class that was kept.
+    """
+
+    collection: str
+    label: str
+    task: labels.Task | None
+    ids: list[str]
+    encoders: list[Candidate]
+    controls: list[Candidate]
+    parents: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+    labelled: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+def gather(
+    collection: Collection,
+    label: str,
+    chosen: Sequence[Chosen],
+    *,
+    group: str | None = None,
+    where: Any = None,
+    min_class_size: int = LEAST_CLASS,
+    raw_controls: bool = True,
+    workers: int | None = None,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda message: None,
+) -> Gathered:
+    """Read vectors and labels; decode pictures again for the controls that need them.
+
+    Units are those of `heads.train`: exact copies, near-duplicates in the first Space, and rows of one group. Above
+    20,000 labelled items a sample is drawn by `seed`.
+
+    Args:
+        chosen: at least one; the first one's vectors say which items are near-duplicates.
+        raw_controls: whether to read pixels, colours and words.
+        workers: processes that decode.
+
+    Raises:
+        UnknownName, NothingToDo, UsageError: as `heads.train.train`, but for too few rows, which are an answer.
+    """
+    say("reading vectors")
+    first = features(collection, chosen[0].space, labels.columns(label, None, group), where)
+    notes: list[str] = []
+    rest = [(c, features(collection, c.space)) for c in chosen[1:]]
+    rows = _common(first, label, [found.keys for _, found in rest], notes, seed)
+    counted = _members(rows, label)
+    left_out = {name: n for name, n in sorted(counted.items()) if n < min_class_size}
+    enough = {name: n for name, n in counted.items() if n >= min_class_size}
+    labelled = sum(value is not None for value in rows.columns[label])
+    if len(counted) > 1 and (len(enough) < 2 or sum(enough.values()) < LEAST_ROWS):
+        return Gathered(collection.name, label, None, [], [], [], {}, notes, labelled, left_out)
+    task = labels.task(rows, label, None, min_class_size, group)
+    controls: list[Candidate] = []
+    if raw_controls:
+        task, controls = _raw(collection, task, notes, workers, say)
+    made = [_candidate(collection, chosen[0], first, task.keys)]
+    made += [_candidate(collection, c, found, task.keys) for c, found in rest]
+    at = dict(zip(first.keys.tolist(), first.ids, strict=True))
+    ids = [at[key] for key in task.keys.tolist()]
+    controls = [*(c for c in made if c.kind == "random"), *controls, majority(len(ids))]
+    parents = {c.name: c.of for c in chosen if c.of is not None}
+    ours = [c for c in made if c.kind != "random"]
+    return Gathered(collection.name, label, task, ids, ours, controls, parents, notes, labelled, task.left_out)
+
+
+def _common(first: Features, label: str, others: Sequence[Keys], notes: list[str], seed: int) -> Features:
+    """Return the rows of `first` that have a label and are in all other Spaces, at most 20,000."""
+    has = np.array([labels.word(value) is not None for value in first.columns[label]], dtype=bool)
+    shared = reduce(np.intersect1d, others, first.keys)
+    both = has & np.isin(first.keys, shared)
+    if missing := int(has.sum() - both.sum()):
+        notes.append(f"{missing:,} labelled items have no vector in one of the Spaces and are left out.")
+    kept = np.flatnonzero(both)
+    if len(kept) > MOST_ROWS:
+        notes.append(f"{MOST_ROWS:,} of {len(kept):,} labelled items were drawn at random (seed {seed}).")
+        kept = np.sort(np.random.default_rng(seed).choice(kept, MOST_ROWS, replace=False))
+    columns = {name: [values[i] for i in kept] for name, values in first.columns.items()}
+    return replace(first, keys=first.keys[kept], ids=[first.ids[i] for i in kept], X=first.X[kept], columns=columns)
+
+
+def _members(rows: Features, label: str) -> Counter[str]:
+    """Count the distinct contents of each class."""
+    words = map(labels.word, rows.columns[label])
+    pairs = {(word, content) for word, content in zip(words, rows.columns["content_hash"], strict=True) if word}
+    return Counter(word for word, _ in pairs)
+
+
+def _candidate(collection: Collection, it: Chosen, found: Features, keys: Keys) -> Candidate:
+    X = found.X[np.searchsorted(found.keys, keys)]
+    return Candidate(it.name, it.kind, X, speed(collection, it.space), it.space.dim * BYTES)
+
+
+def speed(collection: Collection, space: Space) -> float | None:
+    """Return items a second of the largest run that embedded into this Space, None where no record says."""
+    largest, found = 0, None
+    for path in sorted((collection.path / "runs").glob("*/run.json")):
+        try:
+            record = files.read_json(path)
+        except (Damaged, OSError):
+            # of a run that was killed
+            continue
+        if record.get("space") == space.fingerprint and record.get("embedded", 0) > largest and record.get("seconds"):
+            largest, found = record["embedded"], record["embedded"] / record["seconds"]
+    return found
+
+
+def _raw(
+    collection: Collection, task: labels.Task, notes: list[str], workers: int | None, say: Callable[[str], None]
+) -> tuple[labels.Task, list[Candidate]]:
+    """Return the controls that need no encoder, and the task without the few items whose content is gone."""
+    rows = raw.rows(collection, task.keys)
+    media = {raw.medium(row) for row in rows}
+    if len(media) > 1:
+        notes.append("The items are pictures and texts: neither pixels nor words are a control of all of them.")
+        return task, []
+    if media == {"text"}:
+        say("counting words")
+        return task, [tfidf([row["text"] or "" for row in rows])]
+    say("decoding pictures")
+    images, good = raw.pictures(rows, workers)
+    gone = int((~good).sum())
+    if gone > MOST_GONE * len(good):
+        notes.append(f"{gone:,} of {len(good):,} pictures are gone or cannot be read: pixels are no control here.")
+        return task, []
+    if gone:
+        notes.append(f"{gone:,} pictures are gone or cannot be read and are left out, as pixels are a control.")
+        task, images = keep(task, good), images[good]
+    return task, [pixels(images, len(images)), histogram(images, len(images))]
+
+
+def keep(task: labels.Task, good: NDArray[np.bool_]) -> labels.Task:
+    """Return a task of some of its rows; classes that lost all of theirs are forgotten."""
+    codes, y = np.unique(task.y[good], return_inverse=True)
+    return replace(
+        task, keys=task.keys[good], X=task.X[good], y=np.asarray(y, dtype=np.intp),
+        classes=[task.classes[c] for c in codes], units=[u for u, kept in zip(task.units, good, strict=True) if kept],
+        train=np.arange(int(good.sum())),
+    )  # fmt: skip
+
+
+def reference_of(collection: Collection, space: Space, seed: int) -> Reference:
+    """Return another collection's vectors of one Space; copies and groups are units. At most 20,000, drawn by seed."""
+    found = features(collection, space, ["content_hash", "group"])
+    kept = np.arange(len(found))
+    if len(kept) > MOST_ROWS:
+        kept = np.sort(np.random.default_rng(seed).choice(kept, MOST_ROWS, replace=False))
+    together = [found.columns["group"][i] or found.columns["content_hash"][i] for i in kept]
+    units: Ints = np.unique(np.asarray(together, dtype=str), return_inverse=True)[1].astype(np.intp)
+    X: FloatMatrix = found.X[kept]
+    return Reference(collection.name, X, units)

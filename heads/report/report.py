@@ -1,0 +1,182 @@
+"""The transfer report: five questions answered from what was gathered, with every figure behind the answers.
+
+Deterministic: the same items, labels, vectors and seed give the same document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from heads.report import tables
+from heads.report.answers import Answers, Asked, Probed
+from heads.report.candidates import Candidate
+from heads.report.compare import items_needed
+from heads.report.curve import Curve, fit, measure
+from heads.report.domain import Reference, domain
+from heads.report.freeze import Ceiling, ceiling, freeze, pilot_cost
+from heads.report.freeze import Read as Frozen
+from heads.report.gather import Gathered
+from heads.report.labels_saved import LabelsSaved, labels_saved
+from heads.report.leakage import leakage
+from heads.report.noise import noise
+from heads.report.probes import FOLDS, Plan, Probe, linear, linear_head, plan
+from heads.report.ranking import ALL_UP_TO, rank, ridge_of, worth_probing
+from heads.report.ridge import RidgeProbe
+from heads.report.signs import Signs, contrasts
+from heads.report.task import task
+from heads.report.terms import TermCounts
+from heads.report.transfer import Transfer, transfer
+from heads.report.verdict import MARGIN, Verdict, not_enough
+
+DISCORDANT = 0.2
+DRAWS, FEW_DRAWS = 8, 3
+Say = Callable[[str], None]
+
+
+def report(
+    found: Gathered,
+    asked: Asked,
+    reference: Callable[[str], Reference] | None = None,
+    mlp: Callable[[], Any] | None = None,
+    say: Say = lambda message: None,
+) -> dict[str, Any]:
+    """Answer the five questions.
+
+    Args:
+        reference: returns the vectors to compare the domain with, of the encoder named; none was asked for otherwise.
+        mlp: makes the non-linear head that is compared with the linear one.
+        say: is told what is being done.
+
+    Returns:
+        `verdicts encoders tables figures notes`, as the contract has them, all plain values.
+    """
+    if found.task is None or len(set(found.task.units)) < FOLDS:
+        return _too_few(found)
+    on = plan(found.task.y, found.task.units, seed=asked.seed)
+    probed = probe(found, on, asked, say)
+    ours = probed.of("encoder", "layer")
+    ranking = rank(ours, probed.candidates, on, ridge=_encoders(probed))
+    moved, deeper = transfer(probed.of("encoder") or ours, probed.controls, on), transfer(ours, probed.controls, on)
+    base = max(probed.of("encoder") or ours, key=lambda p: p.accuracy)
+    present = probed.probes.get(asked.default or "", base)
+    say("learning curves")
+    signs = _signs(found, probed, base, mlp, asked, say)
+    control = probed.candidates[moved.verdict.evidence["control"]]
+    bar = _curve(control, probed, asked)
+    fitted = task(signs, on, delta=asked.delta)
+    say("comparing domains")
+    near = domain(
+        _dense(probed, base.name), on.units, None if reference is None else reference(base.name), seed=asked.seed
+    )
+    answers = Answers(
+        asked, probed, base.name, present.name, ranking, _beside(moved, deeper), fitted, near,
+        _freeze(probed, signs, base, present, moved, asked), signs, bar, _saved(signs.curve, bar, asked),
+    )  # fmt: skip
+    say("scores without training")
+    return tables.document(found, answers, {name: v.as_json() for name, v in answers.verdicts.items()})
+
+
+def _beside(moved: Transfer, deeper: Transfer) -> Transfer:
+    """Return the comparison of encoders as they are read by default, as the untrained twins are; where layers and
+    poolings among the choices would change the answer, say so."""
+    its, other = moved.verdict, deeper.verdict
+    evidence = {**its.evidence, "with_layers": {"value": other.value, **other.evidence}}
+    sentence = its.sentence
+    if other.value != its.value:
+        sentence += f" With other layers and poolings among the choices the answer would be: {SAID[other.value]}."
+    return replace(moved, verdict=replace(its, sentence=sentence, evidence=evidence))
+
+
+def _encoders(probed: Probed) -> dict[str, RidgeProbe]:
+    return {name: cheap for name, cheap in probed.cheap.items() if not probed.candidates[name].control}
+
+
+def probe(found: Gathered, on: Plan, asked: Asked, say: Say) -> Probed:
+    """Probe every candidate; above 2,000 rows the three best of encoders and of controls by ridge, and the default."""
+    every = [*found.encoders, *found.controls]
+    cheap: dict[str, RidgeProbe] = {}
+    chosen = every
+    if len(on) > ALL_UP_TO:
+        say(f"ridge probes of {len(every)} candidates")
+        dense = [c for c in every if not isinstance(c.X, TermCounts) and c.kind != "majority"]
+        cheap = ridge_of(dense, on)
+        kept = worth_probing(found.encoders, cheap, on, asked.default)
+        if not any(c.kind == "encoder" for c in kept):
+            kept += [max((c for c in found.encoders if c.kind == "encoder"), key=lambda c: cheap[c.name].accuracy)]
+        controls = worth_probing([c for c in dense if c.control], cheap, on)
+        chosen = [*kept, *controls, *(c for c in found.controls if c.name not in cheap)]
+    probes = {}
+    for at, candidate in enumerate(chosen, 1):
+        say(f"probing {at}/{len(chosen)}: {candidate.name}")
+        probes[candidate.name] = linear(candidate, on)
+    return Probed(on, {c.name: c for c in every}, probes, cheap)
+
+
+def _dense(probed: Probed, name: str) -> Any:
+    return probed.candidates[name].X
+
+
+def _curve(candidate: Candidate, probed: Probed, asked: Asked) -> Curve:
+    """Measure and fit a curve, with the penalty that the candidate's own probes chose: one fit a size and draw."""
+    on, C = probed.on, probed.probes[candidate.name].C
+    draws = DRAWS if len(on) <= ALL_UP_TO else FEW_DRAWS
+    return fit(measure(candidate, on, lambda: linear_head(candidate, C), draws=draws), seed=asked.seed)
+
+
+def _signs(
+    found: Gathered, probed: Probed, base: Probe, mlp: Callable[[], Any] | None, asked: Asked, say: Say
+) -> Signs:
+    on, candidate = probed.on, probed.candidates[base.name]
+    layers = [p for p in probed.of("layer") if found.parents.get(p.name) == base.name]
+    curve = _curve(candidate, probed, asked)
+    say("other heads")
+    return Signs(
+        base, contrasts(candidate, on, mlp), layers, curve=curve, noise=noise(base, on.resampler),
+        leakage=leakage(_dense(probed, base.name), on.y, on.units, seed=asked.seed),
+    )  # fmt: skip
+
+
+def _freeze(
+    probed: Probed, signs: Signs, base: Probe, present: Probe, moved: Transfer, asked: Asked
+) -> Verdict:  # fmt: skip
+    """Ask whether to stay with what is in use: every other encoder and layer, and other heads on it, may be better,
+    and so may be the control, where pretraining hurts."""
+    on, it = probed.on, probed.candidates[present.name]
+    others: list[Probe] = [p for p in probed.of("encoder", "layer") if p is not present]
+    others += [replace(p, name=f"{p.name} with {p.head}") for p in signs.contrasts]
+    if moved.verdict.value == "hurts":
+        others.append(probed.probes[moved.verdict.evidence["control"]])
+    curve = signs.curve if present is base else _curve(it, probed, asked)
+    return freeze(Frozen(
+        present.accuracy, on.resampler.interval(present.correct.mean(axis=0)), len(on), curve,
+        [on.compare(p, present) for p in others], _ceiling(signs, asked), None,
+        pilot_cost(len(on), it.items_per_second), asked.delta,
+    ))  # fmt: skip
+
+
+def _ceiling(signs: Signs, asked: Asked) -> Ceiling | None:
+    rate = None if signs.noise is None else signs.noise.rate
+    return ceiling(target=asked.target, human_disagreement=asked.human, noise=rate)
+
+
+def _saved(ours: Curve | None, bar: Curve, asked: Asked) -> LabelsSaved:
+    assert ours is not None
+    sizes = ours.measured.sizes.astype(float)
+    return labels_saved(sizes, ours.measured.errors, bar.measured.errors, seed=asked.seed)
+
+
+def _too_few(found: Gathered) -> dict[str, Any]:
+    n = found.labelled
+    sentence = not_enough(MARGIN, items_needed(MARGIN, DISCORDANT), n)
+    evidence = {"items": n, "left_out": found.left_out, "items_needed": items_needed(MARGIN, DISCORDANT)}
+    verdicts = {name: Verdict("undecided", sentence, None, evidence).as_json() for name in QUESTIONS}
+    return {
+        "verdicts": verdicts, "encoders": [], "tables": {},
+        "figures": {"items": n, "classes": [], "left_out": found.left_out}, "notes": found.notes,
+    }  # fmt: skip
+
+
+SAID = {"helps": "it helps", "hurts": "it hurts", "no_difference": "no difference", "undecided": "not enough data"}
+QUESTIONS: Sequence[str] = ("encoder", "transfer", "domain", "task", "freeze")
