@@ -90,7 +90,7 @@ class Lifecycle(Held):
         """Sweep, compact and clean; with `purge`, erase what was deleted from disk.
 
         Returns:
-            `collection swept fragments leftovers builds bytes_before bytes_after freed`; of a purge also `purged
+            `collection swept fragments leftovers builds pictures bytes_before bytes_after freed`; of a purge also `purged
             edits failures rebuilt heads`.
         """
         collection = self.collection(name)
