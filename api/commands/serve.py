@@ -45,6 +45,7 @@ def run(
     source: Annotated[
         list[str] | None, option("A folder that runs may read. May be repeated.", metavar="FOLDER")
     ] = None,
+    allow_urls: Annotated[bool, option("Fetch pictures of queries from public addresses.")] = False,
     log: Annotated[
         str, option("A line for each request: json, text or off.", metavar="FORM", show_default=True)
     ] = "off",
@@ -67,7 +68,13 @@ def run(
     given = {"store": call.store, "device": device, "runtime": runtime}
     logs.set_up("json" if log == "json" else "text" if log == "text" else "off")
     held = {"memory": most_bytes(memory, "--memory"), "idle_s": float(idle)}
-    chosen = {"models": tuple(model or ()), "head": _head(predict), "sources": tuple(source or ()), **held}
+    chosen = {
+        "models": tuple(model or ()),
+        "head": _head(predict),
+        "sources": tuple(source or ()),
+        "allow_urls": allow_urls,
+    }
+    chosen |= held
     code = serve(_building(given, chosen, Meter()), host, port, keys=keys, ready=_say_ready)
     return Result({"stopped": True}, note="stopped", exit_code=code)
 

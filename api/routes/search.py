@@ -9,16 +9,18 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 
 from api.envelope import Document
-from api.routes._context import Acts, CollectionName, waiting_of
+from api.routes._context import Acts, CollectionName, Serves, waiting_of
 from api.schemas import DuplicatesReply, SearchReply, SearchRequest, errors
-from api.service import Service
+from api.serving import Serving
 from api.strict import StrictRoute
 
 router = APIRouter(prefix="/v1/collections", tags=["search"], route_class=StrictRoute)
 
 
 @router.post("/{collection}/search", responses={200: {"model": SearchReply}, **errors(404, 409, 413, 415, 422, 503)})
-async def search_collection(collection: CollectionName, asked: SearchRequest, acts: Acts, request: Request) -> Document:
+async def search_collection(
+    collection: CollectionName, asked: SearchRequest, acts: Serves, request: Request
+) -> Document:
     """Find the nearest items; higher scores are nearer. With `queries` the answers are under `results`, in order."""
     found = partial(_found, collection, asked, acts)
     if any(query.text is not None or query.image is not None for query in asked.all()):
@@ -27,8 +29,8 @@ async def search_collection(collection: CollectionName, asked: SearchRequest, ac
     return await waiting_of(request).in_turn(found)
 
 
-def _found(collection: str, asked: SearchRequest, acts: Service) -> Document:
-    queries = [query.opened() for query in asked.all()]
+def _found(collection: str, asked: SearchRequest, acts: Serving) -> Document:
+    queries = [query.opened(acts.fetch) for query in asked.all()]
     found = acts.search_many(
         collection, queries, k=asked.most(), where=asked.filter, space=asked.space, exact=asked.exact,
         hybrid=asked.hybrid, columns=asked.include, group_by=asked.group_by, diversity=asked.diversity,
