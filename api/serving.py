@@ -35,8 +35,8 @@ from index.store import Collection
 class Served:
     """What the service is to serve. `memory` (bytes) is what loaded models may hold; unused ones stay for `idle_s`.
 
-    `head` is the (collection, head) of TEI's `/predict`; `sources` are the folders that runs may read; `allow_urls` lets
-    pictures of queries be fetched from the public internet.
+    `head` is the (collection, head) of TEI's `/predict`; `sources` are the folders that runs may read; `allow_urls`
+    lets pictures of queries be fetched from the public internet.
     """
 
     models: Sequence[str] = ()

@@ -25,9 +25,8 @@ MOST_BYTES, MOST_S, MOST_REDIRECTS = 10 << 20, 10.0, 3
 PORTS = frozenset({80, 443})
 MOST_CHARACTERS = 2048
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-NAME = re.compile(
-    r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])", re.IGNORECASE
-)
+LABEL = r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
+NAME = re.compile(rf"(?=.{{1,253}}\Z)({LABEL}\.)+[a-z]([a-z0-9-]{{0,61}}[a-z0-9])", re.IGNORECASE)
 IPV4 = re.compile(r"(0|[1-9]\d{0,2})(\.(0|[1-9]\d{0,2})){3}")
 # `is_global` of Python 3.11 takes some of these for public
 BLOCKED = tuple(
@@ -94,7 +93,7 @@ def parsed(url: str) -> tuple[SplitResult, str, int]:
         raise _refused("only http and https at ports 80 and 443 are")
     if parts.username is not None or parts.password is not None:
         raise _refused("it names a user")
-    if ":" in host:
+    if ":" in host and "%" not in host:
         with contextlib.suppress(ValueError):
             return parts, str(ipaddress.IPv6Address(host)), port
     if not (NAME.fullmatch(host.removesuffix(".")) or IPV4.fullmatch(host)):

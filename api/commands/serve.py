@@ -68,13 +68,8 @@ def run(
     given = {"store": call.store, "device": device, "runtime": runtime}
     logs.set_up("json" if log == "json" else "text" if log == "text" else "off")
     held = {"memory": most_bytes(memory, "--memory"), "idle_s": float(idle)}
-    chosen = {
-        "models": tuple(model or ()),
-        "head": _head(predict),
-        "sources": tuple(source or ()),
-        "allow_urls": allow_urls,
-    }
-    chosen |= held
+    named = {"models": tuple(model or ()), "head": _head(predict), "sources": tuple(source or ())}
+    chosen: dict[str, object] = {**named, **held, "allow_urls": allow_urls}
     code = serve(_building(given, chosen, Meter()), host, port, keys=keys, ready=_say_ready)
     return Result({"stopped": True}, note="stopped", exit_code=code)
 

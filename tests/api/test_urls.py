@@ -1,4 +1,4 @@
-"""Pictures by address: 35 hosts that must not be reached, a resolver that changes its mind, and a server that misleads."""
+"""Pictures by address: 35 hosts that must not be reached, a resolver that changes its mind, a misleading server."""
 
 from __future__ import annotations
 
@@ -40,11 +40,15 @@ def never(address: tuple[str, int], timeout: float) -> socket.socket:
     raise AssertionError(f"connected to {address}")
 
 
+def literal(name: str, port: int) -> Sequence[str]:
+    """Resolve an IP address to itself, an example to a public address, and the rest to this machine."""
+    if name[:1].isdigit() or ":" in name:
+        return [name.rstrip(".")]
+    return [PUBLIC if name.endswith(".example") else "127.0.0.1"]
+
+
 @pytest.mark.parametrize("host", HOSTS)
 def test_no_host_of_this_machine_or_network_is_reached(host: str) -> None:
-    def literal(name: str, port: int) -> Sequence[str]:
-        return [name.rstrip(".")] if name[:1].isdigit() or ":" in name else ["127.0.0.1"]
-
     with pytest.raises(UsageError):
         urls.fetched(f"http://{host}/x.png", resolve=literal, dial=never)
     with pytest.raises(UsageError):
@@ -130,14 +134,21 @@ def test_redirects_are_followed_three_times(reach: Reach, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "error"),
-    [("in", UsageError), ("file", UsageError), ("hop4", Undecodable), ("none", Undecodable), ("big", Undecodable), ("slow", Undecodable)],
-)  # fmt: skip
+    [
+        ("in", UsageError),
+        ("file", UsageError),
+        ("hop4", Undecodable),
+        ("none", Undecodable),
+        ("big", Undecodable),
+        ("slow", Undecodable),
+    ],
+)
 def test_what_misleads_is_an_error(
     reach: Reach, path: str, error: type[PermafrostError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(urls, "MOST_S", 1.0 if path == "slow" else 30.0)
     with pytest.raises(error):
-        urls.fetched(f"http://a.example/{path}", resolve=lambda name, port: [PUBLIC], dial=reach)
+        urls.fetched(f"http://a.example/{path}", resolve=literal, dial=reach)
 
 
 @pytest.mark.parametrize("allowed", [False, True])
