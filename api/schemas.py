@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from embedder.errors import UsageError
+from api import urls
 
 MOST_K = 1000
 MOST_INPUTS = 256
@@ -26,7 +26,7 @@ class Query(Strict):
     """Exactly one of the four."""
 
     text: str | None = Field(None, min_length=1, max_length=100_000, description="Words, for a Space that reads texts.")
-    image: str | None = Field(None, min_length=4, description="A picture's file, in base64.")
+    image: str | None = Field(None, min_length=4, description="A picture's file, in base64; or its URL.")
     vector: list[Finite] | None = Field(None, min_length=1, max_length=65_536, description="A vector of the Space.")
     id: str | None = Field(None, min_length=1, max_length=4096, description="A stored item.")
 
@@ -39,21 +39,12 @@ class Query(Strict):
             )
         return self
 
-    def opened(self) -> dict[str, Any]:
-        """Return the query with the picture's bytes. Raises `UsageError` where they are not base64."""
+    def opened(self, fetch: Callable[[str], bytes] | None = None) -> dict[str, Any]:
+        """Return the query with the picture's bytes, by `fetch` from an address. Raises `UsageError` as neither."""
         asked = self.model_dump(exclude_unset=True)
         if self.image is not None:
-            asked["image"] = _from_base64(self.image)
+            asked["image"] = urls.picture(self.image, fetch)
         return asked
-
-
-def _from_base64(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except ValueError as error:
-        raise UsageError(
-            "the image is not base64", hint="send the bytes of a picture's file in standard base64"
-        ) from error
 
 
 class SearchQuery(Query):
@@ -155,7 +146,7 @@ class PutItem(Strict):
     def opened(self) -> dict[str, Any]:
         """Return the item with the picture's bytes. Raises `UsageError` where they are not base64."""
         found = self.model_dump(exclude_none=True)
-        return {**found, **({"image": _from_base64(self.image)} if self.image is not None else {})}
+        return {**found, **({"image": urls.picture(self.image)} if self.image is not None else {})}
 
 
 class PutRequest(Strict):

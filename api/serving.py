@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from api import urls
 from api.acts.putting import Putting
 from api.acts.showing import Showing
 from api.batching import DEADLINE_S, LATE, SMALLER, Batcher, Made, Value
@@ -34,8 +35,8 @@ from index.store import Collection
 class Served:
     """What the service is to serve. `memory` (bytes) is what loaded models may hold; unused ones stay for `idle_s`.
 
-    `head` is the (collection, head) of TEI's `/predict`; `sources` are the
-    folders that runs may read.
+    `head` is the (collection, head) of TEI's `/predict`; `sources` are the folders that runs may read; `allow_urls`
+    lets pictures of queries be fetched from the public internet.
     """
 
     models: Sequence[str] = ()
@@ -43,6 +44,7 @@ class Served:
     idle_s: float = IDLE_S
     head: tuple[str, str] | None = None
     sources: Sequence[str] = ()
+    allow_urls: bool = False
 
 
 class Serving(Working, Putting, Showing, Service):
@@ -56,6 +58,11 @@ class Serving(Working, Putting, Showing, Service):
             self.served.models, found=self._encoders_of_spaces, load=self.encoder, forget=self.forget,
             batcher=self._batcher, memory=self.served.memory, idle_s=self.served.idle_s,
         )  # fmt: skip
+
+    @property
+    def fetch(self) -> Callable[[str], bytes] | None:
+        """What brings a picture from an address; None where that is not allowed."""
+        return urls.fetched if self.served.allow_urls else None
 
     def close(self) -> None:
         """End the jobs, the models' threads and the worker processes."""

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from embedder.errors import Damaged, Refused, UnknownName, UsageError
 from embedder.space import canonical_json
-from index import contents, files, ledger, migrate, schema, tags
+from index import content, contents, files, ledger, migrate, schema, tags
 from index.live import Live
 from index.store import Collection, Store, check_name
 
@@ -134,6 +134,7 @@ def _copy(collection: Collection, target: Collection) -> Backed:
         for folder in FOLDERS:
             if (moment.path / folder).exists():
                 shutil.copytree(moment.path / folder, target.path / folder)
+        content.copy(moment, target)
         for table in target.tables():
             tags.drop_history(target.table(table))
         # counted in what was written: the copy is compared with the moment by value, not by trust
@@ -156,6 +157,7 @@ def _moment(collection: Collection, name: str) -> Collection:
                 shutil.copytree(
                     collection.path / folder, frozen / folder, ignore=shutil.ignore_patterns(".tmp-*", "*.lock")
                 )
+        content.copy(collection, Collection(frozen), content.link)
     return Collection(frozen)
 
 

@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 from embedder import addresses
 from embedder.errors import UsageError
 from embedder.records import Failure, Item, Medium
+from index import content
 from index.store import Collection, scan
 
 
@@ -24,6 +25,7 @@ class Itself:
                 f"{collection.name!r} holds images and texts", hint="say which: --media image or --media text"
             )
         self.medium: Medium = medium or (present.pop() if present else "image")
+        self._collection = collection
         self.root = f"permafrost:{collection.name}"
         self.columns: Mapping[str, str] = {}
         self._rows = [row for row in rows if medium_of(row) == self.medium]
@@ -32,7 +34,7 @@ class Itself:
         return len(self._rows)
 
     def __iter__(self) -> Iterator[Item | Failure]:
-        yield from map(item_of, self._rows)
+        yield from (item_of(row, self._collection) for row in self._rows)
 
 
 def local_path(source: str) -> str:
@@ -40,10 +42,10 @@ def local_path(source: str) -> str:
     return os.fsdecode(unquote_to_bytes(source))
 
 
-def item_of(row: Mapping[str, Any]) -> Item | Failure:
+def item_of(row: Mapping[str, Any], collection: Collection) -> Item | Failure:
     """Return the item behind a row of `items`; a text file is read again: what is stored of it may have been cut."""
     medium = medium_of(row)
-    return _text(row) if medium == "text" and row["mtime_ns"] is None else _file(row, medium)
+    return _text(row) if medium == "text" and row["mtime_ns"] is None else _file(row, medium, collection)
 
 
 def medium_of(row: Mapping[str, Any]) -> Medium:
@@ -55,8 +57,13 @@ def _text(row: Mapping[str, Any]) -> Item:
     return Item(id=row["id"], medium="text", source=row["source"], text=row["text"], group=row["group"])
 
 
-def _file(row: Mapping[str, Any], medium: Medium) -> Item | Failure:
+def _file(row: Mapping[str, Any], medium: Medium, collection: Collection) -> Item | Failure:
     path = local_path(row["source"] or "")
+    kept = content.file_of(collection, path)
+    if kept is not None and kept.exists():
+        # its name is its hash: the time of the file says nothing
+        facts = {name: row[name] for name in ("id", "source", "size", "mtime_ns", "group")}
+        return Item(medium=medium, path=str(kept), **facts)
     if addresses.is_address(path) and not path.startswith("hf:"):
         return Item(
             id=row["id"], medium=medium, source=row["source"], size=row["size"], mtime_ns=row["mtime_ns"],

@@ -19,7 +19,7 @@ from lancedb import col
 from embedder.errors import Damaged, Refused
 from embedder.records import Keys
 from embedder.space import Space
-from index import derived, files, ledger, migrate, readers, restoring, schema, tags, vacuum
+from index import content, derived, files, ledger, migrate, readers, restoring, schema, tags, vacuum
 from index.live import Live, member
 from index.store import Collection, scan
 from index.vacuum import Swept
@@ -63,7 +63,9 @@ def purge(collection: Collection, *, wait_s: float = readers.DRAIN_WAIT_S) -> Pu
         swept.leftovers = len(asides)
         # what a migration kept of the format before
         asides += collection.path.parent.glob(f"{migrate.KEPT}*/{collection.name}")
-        for path in asides:
+        pictures = content.orphans(collection)
+        swept.pictures = len(pictures)
+        for path in [*asides, *pictures]:
             vacuum.remove(path)
     swept.builds, swept.bytes_after = len(dropped), vacuum.bytes_of(collection.path)
     return Purged(swept, edits, failures, [one for one in dropped if one is not None])

@@ -64,7 +64,7 @@ def resample(
     stored = _stored(collection, space, np.array([row["key"] for row in rows], dtype=np.int64))
     name = schema.VECTORS + space.fingerprint
     for medium in ("text", "image"):
-        items = _reachable([row for row in rows if medium_of(row) == medium], result)
+        items = _reachable(collection, [row for row in rows if medium_of(row) == medium], result)
         for found in _encoded(items, encoder, medium):
             for id, content_hash, made in _pieces(found, result):
                 if content_hash != by_id[id]["content_hash"]:
@@ -81,10 +81,10 @@ def resample(
     return result
 
 
-def _reachable(rows: Sequence[Mapping[str, Any]], result: Resampled) -> list[Item]:
+def _reachable(collection: Collection, rows: Sequence[Mapping[str, Any]], result: Resampled) -> list[Item]:
     items = []
     for row in rows:
-        item = item_of(row)
+        item = item_of(row, collection)
         if isinstance(item, Failure):
             result.skipped["its source is not here"] += 1
         elif item.remote is not None:

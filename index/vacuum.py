@@ -24,7 +24,7 @@ from lancedb import col
 from numpy.typing import NDArray
 
 from embedder.errors import UsageError
-from index import derived, files, ledger, readers, restoring, schema, tags
+from index import content, derived, files, ledger, readers, restoring, schema, tags
 from index.live import Live
 from index.store import Collection, scan
 
@@ -41,6 +41,7 @@ class Swept:
     swept: int = 0
     leftovers: int = 0
     builds: int = 0
+    pictures: int = 0
     fragments: int = 0
     bytes_before: int = 0
     bytes_after: int = 0
@@ -50,7 +51,8 @@ class Swept:
     def as_json(self) -> dict[str, Any]:
         """Return it as plain values."""
         return {
-            "swept": self.swept, "leftovers": self.leftovers, "builds": self.builds, "fragments": self.fragments,
+            "swept": self.swept, "leftovers": self.leftovers, "builds": self.builds, "pictures": self.pictures,
+            "fragments": self.fragments,
             "bytes_before": self.bytes_before, "bytes_after": self.bytes_after,
             "freed": self.bytes_before - self.bytes_after, "finished_restore": self.finished_restore,
             "kept_by_lance_tags": self.kept_by_lance_tags,
@@ -81,6 +83,8 @@ def vacuum(collection: Collection, *, keep_s: float = KEEP_S) -> Swept:
             done.fragments += fragments_of(table)
             done.leftovers += remove_all(_aside_of_lance(collection, name, keep_s))
     done.leftovers += remove_all(leftovers(collection))
+    with ledger.committing(collection):
+        done.pictures = remove_all(content.orphans(collection))
     done.builds = remove_all(old_builds(collection, keep_s))
     done.bytes_after = bytes_of(collection.path)
     return done

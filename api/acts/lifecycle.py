@@ -90,8 +90,8 @@ class Lifecycle(Held):
         """Sweep, compact and clean; with `purge`, erase what was deleted from disk.
 
         Returns:
-            `collection swept fragments leftovers builds bytes_before bytes_after freed`; of a purge also `purged
-            edits failures rebuilt heads`.
+            `collection swept fragments leftovers builds pictures bytes_before bytes_after freed`; of a purge also
+            `purged edits failures rebuilt heads`.
         """
         collection = self.collection(name)
         if not purge:

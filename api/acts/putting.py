@@ -91,6 +91,10 @@ class Putting(Held):
             outcomes = iter(upsert(collection, space, known, good) if good else [])
             if good:
                 commit.compact(collection, space)
+                for one in items:
+                    if one.get("image") is not None:
+                        # a purge may have come between the file and the row that names it
+                        content.keep(collection, one["image"])
         results = [vars(next(outcomes)).copy() if isinstance(row, Arrival) else row for row in rows]
         counts = Counter(str(one["status"]) for one in results)
         facts = {"collection": name, "space": space.fingerprint, "encoder": space.encoder}
@@ -195,10 +199,8 @@ def _arrival(collection: Collection, one: Mapping[str, Any], vectors: FloatMatri
     facts: dict[str, Any] = {"id": one["id"], "medium": _medium(one), "group": one.get("group"), "columns": columns}
     if one.get("image") is not None:
         data = one["image"]
-        path = content.keep(collection, data)
-        found = path.stat()
-        source = encoded_path(str(path))
-        item = Item(source=source, path=str(path), size=found.st_size, mtime_ns=found.st_mtime_ns, **facts)
+        content.keep(collection, data)
+        item = Item(source=content.source_of(data), size=len(data), mtime_ns=time.time_ns(), **facts)
         return Arrival(item, vectors, hashlib.sha256(data).hexdigest())
     source = f"{SOURCE}#{encoded_path(one['id'])}"
     text = one.get("text")

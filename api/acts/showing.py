@@ -16,6 +16,7 @@ from embedder.encoder import ImageTower
 from embedder.errors import Undecodable, UnknownName, UsageError
 from embedder.reading import read_file
 from embedder.transform import ImageTransform
+from index import content as kept_content
 from index import filters
 from index.itself import local_path
 from index.live import Live
@@ -61,12 +62,13 @@ class Showing(Held):
             UnknownName: no such item, or its file is gone.
             Undecodable: the file is no picture that is read here.
         """
-        row = _row(self.collection(name), id)
+        collection = self.collection(name)
+        row = _row(collection, id)
         if str(row["media_type"]).startswith("text"):
             if row["text"] is None:
                 raise UnknownName(f"the text of item {id!r} is not stored", where=f"collection {name}")
             return Content(str(row["text"]).encode("utf-8", "replace"), "text/plain; charset=utf-8")
-        return Content(self._jpeg(_bytes(row), min(size or MOST_SIDE, MOST_SIDE)), "image/jpeg")
+        return Content(self._jpeg(_bytes(collection, row), min(size or MOST_SIDE, MOST_SIDE)), "image/jpeg")
 
     def _jpeg(self, data: bytes, side: int) -> bytes:
         from PIL import Image
@@ -88,9 +90,10 @@ def _row(collection: Collection, id: str) -> dict[str, Any]:
     return rows[0]
 
 
-def _bytes(row: Mapping[str, Any]) -> bytes:
+def _bytes(collection: Collection, row: Mapping[str, Any]) -> bytes:
     """Read the file of an item. Raises `UnknownName` where it is gone, or was never a file of its own."""
     path = local_path(row["source"] or "")
+    path = str(kept_content.file_of(collection, path) or path)
     try:
         if addresses.is_address(path) and not path.startswith("hf:"):
             return addresses.Fetch(path)()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from api import options
 from api.calls import Call, Result
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from api.readiness import Readiness
     from api.server import Building
     from api.serving import Serving
-    from api.settings import Settings
 
 FORMS = ("json", "text", "off")
 
@@ -46,6 +45,7 @@ def run(
     source: Annotated[
         list[str] | None, option("A folder that runs may read. May be repeated.", metavar="FOLDER")
     ] = None,
+    allow_urls: Annotated[bool, option("Fetch pictures of queries from public addresses.")] = False,
     log: Annotated[
         str, option("A line for each request: json, text or off.", metavar="FORM", show_default=True)
     ] = "off",
@@ -60,18 +60,17 @@ def run(
     from api.keys import Keys
     from api.metering import Meter
     from api.server import check_host, serve
-    from api.settings import read_settings
 
     if log not in FORMS:
         raise UsageError(f"--log is json, text or off, not {log!r}")
     keys = Keys(Path(api_key_file).expanduser()) if api_key_file else None
     check_host(host, keys)
-    settings = read_settings(store=call.store, device=device, runtime=runtime)
-    _require_store(settings.store)
+    given = {"store": call.store, "device": device, "runtime": runtime}
     logs.set_up("json" if log == "json" else "text" if log == "text" else "off")
     held = {"memory": most_bytes(memory, "--memory"), "idle_s": float(idle)}
-    chosen = {"models": tuple(model or ()), "head": _head(predict), "sources": tuple(source or ()), **held}
-    code = serve(_building(settings, chosen, Meter()), host, port, keys=keys, ready=_say_ready)
+    named = {"models": tuple(model or ()), "head": _head(predict), "sources": tuple(source or ())}
+    chosen: dict[str, object] = {**named, **held, "allow_urls": allow_urls}
+    code = serve(_building(given, chosen, Meter()), host, port, keys=keys, ready=_say_ready)
     return Result({"stopped": True}, note="stopped", exit_code=code)
 
 
@@ -79,12 +78,17 @@ def _say_ready(url: str) -> None:
     print(f"ready {url}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _building(settings: Settings, chosen: Mapping[str, object], meter: Meter) -> Building:
+def _building(given: Mapping[str, Any], chosen: Mapping[str, object], meter: Meter) -> Building:
     from api.server import Building
 
     made: list[Serving] = []
 
     def build(readiness: Readiness) -> ASGIApp:
+        # all of this takes seconds to import, and the probes answer already
+        from api.settings import read_settings
+
+        settings = read_settings(**given)
+        _require_store(settings.store)
         from api.app import application, warm
         from api.serving import Served, Serving
 

@@ -31,6 +31,7 @@ def text(done: Mapping[str, Any]) -> str:
         ("swept", show.count(done["swept"], "vector") + " of deleted items"),
         ("leftovers", show.count(done["leftovers"]) if done["leftovers"] else ""),
         ("index builds", show.count(done["builds"]) if done["builds"] else ""),
+        ("pictures of no item", show.count(done["pictures"]) if done["pictures"] else ""),
         ("fragments", show.count(done["fragments"])),
         ("bytes", f"{show.size(done['bytes_before'])} before, {show.size(done['bytes_after'])} now"),
         ("restore", "one that was killed is finished" if done["finished_restore"] else ""),

@@ -11,7 +11,8 @@ from api.serving import Serving
 from api.waiting import Waiting
 
 
-def _service(request: Request) -> Serving:
+async def _service(request: Request) -> Serving:
+    # a plain function would be called in a thread of its own, at every request
     found: Serving = request.app.state.service
     return found
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from api.envelope import Document
-from api.routes._context import Acts, CollectionName
+from api.routes._context import Acts, CollectionName, Serves
 from api.schemas import MOST_K, HeadReply, HeadsReply, LabelErrorsReply, PredictReply, PredictRequest, errors
 from api.strict import StrictRoute
 
@@ -33,9 +33,9 @@ def get_head(collection: CollectionName, head: HeadName, acts: Acts) -> Document
     "/{collection}/heads/{head}/predict",
     responses={200: {"model": PredictReply}, **errors(404, 409, 413, 415, 422, 503)},
 )
-def predict(collection: CollectionName, head: HeadName, asked: PredictRequest, acts: Acts) -> Document:
+def predict(collection: CollectionName, head: HeadName, asked: PredictRequest, acts: Serves) -> Document:
     """Classify inputs with a head, in their order."""
-    inputs = [one.opened() for one in asked.inputs]
+    inputs = [one.opened(acts.fetch) for one in asked.inputs]
     return Document(acts.classify(collection, head, inputs, top_k=asked.top_k, space=asked.space))
 
 

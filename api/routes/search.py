@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request
 
 from api.envelope import Document
-from api.routes._context import Acts, CollectionName
+from api.routes._context import Acts, CollectionName, Serves, waiting_of
 from api.schemas import DuplicatesReply, SearchReply, SearchRequest, errors
+from api.serving import Serving
 from api.strict import StrictRoute
 
 router = APIRouter(prefix="/v1/collections", tags=["search"], route_class=StrictRoute)
 
 
 @router.post("/{collection}/search", responses={200: {"model": SearchReply}, **errors(404, 409, 413, 415, 422, 503)})
-def search_collection(collection: CollectionName, asked: SearchRequest, acts: Acts) -> Document:
+async def search_collection(
+    collection: CollectionName, asked: SearchRequest, acts: Serves, request: Request
+) -> Document:
     """Find the nearest items; higher scores are nearer. With `queries` the answers are under `results`, in order."""
-    queries = [query.opened() for query in asked.all()]
+    found = partial(_found, collection, asked, acts)
+    if any(query.text is not None or query.image is not None for query in asked.all()):
+        # it waits for a batch: the more wait, the more go together
+        return await to_thread.run_sync(found)
+    return await waiting_of(request).in_turn(found)
+
+
+def _found(collection: str, asked: SearchRequest, acts: Serving) -> Document:
+    queries = [query.opened(acts.fetch) for query in asked.all()]
     found = acts.search_many(
         collection, queries, k=asked.most(), where=asked.filter, space=asked.space, exact=asked.exact,
         hybrid=asked.hybrid, columns=asked.include, group_by=asked.group_by, diversity=asked.diversity,

@@ -22,6 +22,7 @@ TABLES = {
     "extract": "extract: from files to committed rows",
     "heads": "heads: small models from stored vectors",
     "search": "search: nearest ten of stored vectors",
+    "serve": "serve: the service under many clients, beside the library",
     "store": "store: ready vectors in, found again, opened and read",
 }
 
@@ -63,7 +64,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", help="extract: lite0, vit or minilm alone")
     parser.add_argument("--items", type=int, help="extract: pictures or texts in each scope (default by device)")
     parser.add_argument("--device", help="extract: cpu, cuda or cuda:N (default: a GPU where there is one)")
-    parser.add_argument("--rows", type=int, help="search: vectors (50,000); heads: rows (8,000); store: items (200k)")
+    parser.add_argument(
+        "--rows", type=int, help="search, serve: vectors (50,000, 5,000); heads: rows (8,000); store: items (200k)"
+    )
     parser.add_argument("--store", type=Path, help="search: real vectors instead, of STORE/COLLECTION")
     parser.add_argument("--markdown", type=Path, help="write the tables to this file too")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,6 +15,8 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+import permafrost as pf
+from api.acts.putting import Into
 from api.app import create_app
 from api.serving import Serving
 from api.settings import Settings
@@ -110,3 +113,40 @@ def test_labels_are_set_and_no_put_reverts_them(client: TestClient) -> None:
     assert client.get(path).json()["item"]["label"] == "mine"
     assert client.patch(path, json={"set": {"lable": "x"}}).status_code == 422
     assert client.patch("/v1/collections/notes/items/nobody", json={"set": {"label": "x"}}).status_code == 404
+
+
+def kept(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("*/content/*/*")}
+
+
+def test_an_uploaded_picture_moves_with_its_store_and_leaves_with_its_item(tmp_path: Path) -> None:
+    store, data = pf.open(tmp_path / "a.store"), png(picture(COLOURS["red"], 77))
+    other, digest = png(picture(COLOURS["blue"], 78)), hashlib.sha256(data).hexdigest()
+    with closing(Serving(Settings(store=str(tmp_path / "a.store")))) as service:
+        into = Into(encoder="pixels:8")
+        service.put("pics", [{"id": "a", "image": data}, {"id": "b", "image": other}], into)
+        service.put("pics", [{"id": "same", "image": data}], into)
+    assert digest in kept(tmp_path / "a.store")
+    (tmp_path / "a.store").rename(tmp_path / "b.store")
+    with closing(Serving(Settings(store=str(tmp_path / "b.store")))) as service:
+        assert service.content("pics", "a").data
+        assert str(tmp_path) not in str(service.item("pics", "a"))
+    store = pf.open(tmp_path / "b.store")
+    pics = store.collection("pics")
+    assert pics.embed("pics", encoder="pixels:4").failed == 0
+    pics.delete(ids=["a"])
+    pics.vacuum()
+    assert digest in kept(tmp_path / "b.store"), "another item has the same picture"
+    store.backup(tmp_path / "safe")
+    assert kept(tmp_path / "safe") == kept(tmp_path / "b.store")
+    pics.tag("before")
+    pics.delete(ids=["same"])
+    assert pics.vacuum()["pictures"] == 0, "the tag names it"
+    pics.drop_tag("before")
+    assert pics.vacuum()["pictures"] == 1
+    assert kept(tmp_path / "b.store") == {hashlib.sha256(other).hexdigest()}
+    pics.delete(ids=["b"])
+    pics.vacuum(purge=True)
+    assert kept(tmp_path / "b.store") == set()
+    assert [p for p in (tmp_path / "b.store").rglob("*") if p.is_file() and other in p.read_bytes()] == []
+    assert pics.verify()["problems"] == []

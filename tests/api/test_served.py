@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ def test_a_slow_client_is_let_go_and_others_are_answered(address: str) -> None:
 
 
 def test_ten_times_too_much_is_refused_and_probes_are_answered(address: str) -> None:
-    statuses: list[int] = []
+    replies: list[httpx2.Response] = []
     probes: list[int] = []
     stop = threading.Event()
 
@@ -134,7 +134,7 @@ def test_ten_times_too_much_is_refused_and_probes_are_answered(address: str) -> 
 
     def ask(n: int) -> None:
         body = {"model": "mine", "input": [f"{n} {i}" for i in range(2000)]}
-        statuses.append(httpx2.post(f"{address}/v1/embeddings", json=body, timeout=WAIT_S).status_code)
+        replies.append(httpx2.post(f"{address}/v1/embeddings", json=body, timeout=WAIT_S))
 
     watcher = threading.Thread(target=probe)
     watcher.start()
@@ -142,10 +142,88 @@ def test_ten_times_too_much_is_refused_and_probes_are_answered(address: str) -> 
         list(pool.map(ask, range(20)))
     stop.set()
     watcher.join()
-    assert set(statuses) <= {200, 429}
-    assert statuses.count(200) >= 1
+    accepted, refused = ([one for one in replies if one.status_code == status] for status in (200, 429))
+    assert len(accepted) + len(refused) == 20
+    assert all(len(one.json()["data"]) == 2000 for one in accepted)
+    assert accepted
+    assert refused
+    assert all(1 <= int(one.headers["retry-after"]) <= 30 for one in refused)
     assert set(probes) == {200}
     assert httpx2.post(f"{address}/embed", json={"inputs": "after"}, timeout=WAIT_S).status_code == 200
+
+
+def queued(url: str) -> float:
+    lines = httpx2.get(f"{url}/metrics", timeout=WAIT_S).text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("permafrost_queue_inputs{"))
+
+
+def large(url: str, name: str) -> bytes:
+    """Return a request of 2,000 texts, each long enough to take a while."""
+    texts = [f"{name} {n} " + "a red boat on the sea " * 40 for n in range(2000)]
+    body = json.dumps({"model": "hashing:64", "input": texts}).encode()
+    lines = ("POST /v1/embeddings HTTP/1.1", f"host: {url[7:]}", "content-type: application/json",
+             f"content-length: {len(body)}", "", "")  # fmt: skip
+    return "\r\n".join(lines).encode() + body
+
+
+def opened(url: str) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=WAIT_S)
+
+
+def until(act: Callable[[], bool]) -> bool:
+    end = time.monotonic() + WAIT_S
+    while not act():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_what_nobody_waits_for_leaves_the_queue(address: str) -> None:
+    gone = [opened(address) for _ in range(2)]
+    for n, connection in enumerate(gone):
+        connection.sendall(large(address, f"gone{n}"))
+    assert until(lambda: queued(address) > 2000)
+    for connection in gone:
+        connection.close()
+    assert until(lambda: queued(address) == 0)
+    assert httpx2.post(f"{address}/embed", json={"inputs": "after them"}, timeout=WAIT_S).status_code == 200
+
+
+def test_what_is_under_way_at_sigterm_is_answered(store: Path) -> None:
+    process, url = serve(store)
+    until_ready(url)
+    under_way = [opened(url) for _ in range(2)]
+    for n, connection in enumerate(under_way):
+        connection.sendall(large(url, f"late{n}"))
+    assert until(lambda: queued(url) > 2000)
+    process.terminate()
+    for connection in under_way:
+        with connection, connection.makefile("rb") as reply:
+            assert b" 200 " in reply.readline()
+            headers = dict(line.lower().split(b": ", 1) for line in iter(reply.readline, b"\r\n"))
+            assert len(json.loads(reply.read(int(headers[b"content-length"])))["data"]) == 2000
+    assert finish(process).code == 143
+
+
+def test_memory_is_flat(store: Path) -> None:
+    process, url = serve(store)
+    until_ready(url)
+
+    def after(count: int) -> int:
+        with httpx2.Client(base_url=url, timeout=WAIT_S) as client:
+            for n in range(count):
+                way = {"text": f"boat {n}"} if n % 2 else {"id": f"n{n % 40}"}
+                assert client.post("/v1/collections/notes/search", json={"query": way}).status_code == 200
+                assert client.post("/embed", json={"inputs": f"text {n}"}).status_code == 200
+                assert client.post("/v1/collections/notes/search", json={"query": {"id": "no"}}).status_code == 404
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+    warm = after(300)
+    assert after(500) < 1.1 * warm
+    process.terminate()
+    assert finish(process).code == 143
 
 
 def test_what_was_acknowledged_is_there_after_a_power_cut(store: Path) -> None:
