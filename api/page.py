@@ -256,11 +256,11 @@ def method(figures: Mapping[str, Any]) -> str:
     return (
         f"<p>Every candidate was probed with logistic regression on the same {folds}: stratified, with copies, "
         "near-duplicates and groups kept whole, and every choice made inside the training rows. Differences are "
-        "paired; their intervals are bootstrapped over groups, and widened to cover Student's t and Nadeau and Bengio's "
-        f"corrected interval. A tie is a 90 % interval inside ±{margin:g} points; a large p is never one. Several "
+        "paired; their intervals are bootstrapped over groups, and widened to cover Student's t and Nadeau and "
+        f"Bengio's corrected interval. A tie is a 90 % interval inside ±{margin:g} points; a large p is never one. Several "
         "comparisons are corrected after Holm, and the accuracy of the best is that of the whole procedure, choosing "
         f"included. The smallest gain taken as worth paying for is {delta:g} points. Controls decide whether "
-        "pretraining helps: the same architecture untrained, pixels and colours, or words, and the shares of the classes. The "
-        "learning curve is a model, and is never read beyond twice the labels. “Not enough data to say” is an answer."
+        "pretraining helps: the same architecture untrained, pixels and colours, or words, and the shares of the "
+        "classes. The learning curve is a model, and is never read beyond twice the labels. “Not enough data to say” is an answer."
         "</p>"
     )

@@ -51,18 +51,11 @@ class Reporting(Held):
         label: str,
         encoders: Sequence[str] = (),
         reference: str | None = None,
-        target: float | None = None,
-        human: float | None = None,
-        delta: float = 0.02,
-        layers: bool = True,
-        controls: bool = True,
-        group: str | None = None,
-        where: Any = None,
-        min_class_size: int = 5,
-        seed: int = 0,
-        watch: Watch = unwatched,
-        say: Say = lambda message: None,
-    ) -> dict[str, Any]:
+        target: float | None = None, human: float | None = None, delta: float = 0.02,
+        layers: bool = True, controls: bool = True,
+        group: str | None = None, where: Any = None, min_class_size: int = 5,
+        seed: int = 0, watch: Watch = unwatched, say: Say = lambda message: None,
+    ) -> dict[str, Any]:  # fmt: skip
         """Make the transfer report of a collection and keep it under `reports/<n>/`.
 
         Args:
