@@ -36,7 +36,10 @@ class Estimator(Protocol):
 
 
 class EstimatorClass(Protocol):
-    """What `ESTIMATOR` is; any other argument has a default."""
+    """What `ESTIMATOR` is; any other argument has a default.
+
+    `CHOSEN`, where it has one, maps arguments to the attributes that `fit` chooses for them, such as C to `C_`.
+    """
 
     def __call__(self, *, seed: int = 0) -> Estimator:
         """Make one that has learned nothing yet."""

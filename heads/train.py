@@ -6,7 +6,8 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,8 +97,9 @@ def train(
     rows = features(collection, chosen, labels.columns(label, split, group), where)
     task = labels.task(rows, label, split, min_class_size, group)
     held = held_out(task, made, seed, split)
-    found = account(task, held, lambda part, most: held_out(part, made, seed, most=most), wishes or Wishes(), seed)
     model = _fitted(task, task.train, made, seed)
+    again = settled(made, model)
+    found = account(task, held, lambda part, most: held_out(part, again, seed, most=most), wishes or Wishes(), seed)
     facts = {"kind": kind, "label": label, "n_test": len(held.rows), "split": held.how, **_facts(task, found)}
     arrays = saved.rows_of(task, held.rows, held.probabilities, found.suspects)
     manifest = {**facts, "space": chosen.as_json(), "seed": seed}
@@ -146,6 +148,12 @@ def _describe(task: Task, split: str | None) -> str:
     known = sum(task.units[i] in seen for i in task.test) if task.test is not None else 0
     warning = f"; {known} of its test rows are near copies of training rows, or in their group" if known else ""
     return f"column {split!r}{warning}"
+
+
+def settled(made: EstimatorClass, model: Estimator) -> EstimatorClass:
+    """Return a class that does not choose again what `model` chose: controls need one fit each, not a path."""
+    given = {name: getattr(model, learned) for name, learned in getattr(made, "CHOSEN", {}).items()}
+    return cast(EstimatorClass, partial(made, **given))
 
 
 def _fitted(task: Task, rows: Ints, made: EstimatorClass, seed: int) -> Estimator:
