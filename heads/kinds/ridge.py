@@ -240,3 +240,4 @@ class RidgeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 
 ESTIMATOR = Ridge
+REGRESSOR = RidgeRegressor
