@@ -23,7 +23,7 @@ from heads.saved import Head, load_head
 from heads.train import train
 from index import commit
 from tests.heads.planted import alone
-from tests.heads.tools import labelled, worded
+from tests.heads.tools import labelled
 
 WEIGHT = {"ape": 30.5, "bee": 1.25, "cow": 60.0}
 
