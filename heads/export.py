@@ -35,7 +35,7 @@ def export(head: Head, path: Path) -> dict[str, Any]:
     if head.row_values is not None:
         raise UsageError(
             f"head {head.name}@{head.version} predicts numbers, and only classifiers are exported",
-            hint="its arrays are in head.safetensors: value = x·coef + intercept",
+            hint="value = x·coef + intercept: head.safetensors has the first, params of manifest.json the second",
         )
     if not isinstance(head.model, (Affine, Mlp)):
         raise UsageError(
