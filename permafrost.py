@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from api.client import Encoder, Store
 
 __all__ = [
-    "Damaged", "DeadlineExceeded", "Encoder", "EncoderError", "Locked", "MissingFact", "NothingToDo", "OutOfResource",
-    "Overloaded", "PermafrostError", "Refused", "SpaceMismatch", "TooManyFailures", "Undecodable", "UnknownName", "UsageError", "open",
+    "Damaged", "DeadlineExceeded", "Encoder", "EncoderError", "Locked", "MissingFact", "NothingToDo",
+    "OutOfResource", "Overloaded", "PermafrostError", "Refused", "SpaceMismatch", "TooManyFailures", "Undecodable",
+    "UnknownName", "UsageError", "open",
 ]  # fmt: skip
 
 
