@@ -69,6 +69,7 @@ class Knn(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most probable label of each row, (m,)."""
+        check_is_fitted(self)
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
     def _nearest(self, rows: Floats, k: int, apart: tuple[Codes, Codes] | None = None) -> tuple[Codes, Doubles]:
