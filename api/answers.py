@@ -75,7 +75,7 @@ class Hits(Sequence[Hit]):
 class Predictions(Sequence[Record]):
     """What a head says, in the order of the inputs; `labels` has the labels alone.
 
-    Each has `label`, `probabilities`, `prediction_set`, `abstained`, `why` and `domain`.
+    Each has `label`, `probabilities`, `prediction_set`, `abstained`, `why`, `domain`, `value` and `interval`.
     """
 
     def __init__(self, document: Mapping[str, Any]) -> None:
@@ -94,10 +94,7 @@ class Predictions(Sequence[Record]):
         return len(self._results)
 
     def __repr__(self) -> str:
-        rows = [
-            [show.safe(r["input"]), show.safe(r["label"]), f"{r['probabilities'][r['label']]:.3f}", r["why"] or ""]
-            for r in self._results
-        ]
+        rows = [[show.safe(r["input"]), show.safe(r["label"]), _sure(r), r["why"] or ""] for r in self._results]
         return "\n".join(show.aligned([["input", "label", "p", "abstained"], *rows]))
 
 
@@ -110,3 +107,7 @@ class Report(Record):
 
     def __repr__(self) -> str:
         return told.text(self)
+
+
+def _sure(row: Mapping[str, Any]) -> str:
+    return f"{row['probabilities'][row['label']]:.3f}" if row["probabilities"] else ""

@@ -51,6 +51,7 @@ class HeadRequest(Strict):
     split: Name | None = None
     where: Filter | None = None
     min_class_size: int | None = Field(None, ge=1)
+    task: Literal["classes", "regression"] | None = None
     seed: int | None = Field(None, ge=0, le=2**31)
 
 

@@ -223,6 +223,8 @@ class Prediction(Reply):
     abstained: bool
     why: Literal["unsure", "foreign"] | None = Field(description="Why it abstained.")
     domain: float | None = Field(description="Percentile among items like the training ones; small is unlike them.")
+    value: float | None = Field(None, description="The number, of a head that predicts one; label has it as text.")
+    interval: list[float | None] | None = Field(None, description="Holds the true number as often as promised.")
 
 
 class PredictReply(Reply):

@@ -44,6 +44,8 @@ def doubts(collection: Collection, head: Head, limit: int) -> dict[str, Any]:
         suggested_probability like:[{id score}]}]`, `like` having the nearest training items of the suggested class.
     """
     facts = head.manifest
+    if head.row_values is not None:
+        raise NothingToDo(f"head {head.name}@{head.version} predicts numbers, and doubts no labels")
     if "keys" not in head.suspects:
         raise NothingToDo(
             f"head {head.name}@{head.version} was saved without label errors", hint=f"train it again: {head.name}"

@@ -32,6 +32,11 @@ def export(head: Head, path: Path) -> dict[str, Any]:
     """
     if path.suffix not in FORMATS:
         raise UsageError(f"{path.name} is neither .onnx nor .npz", where="permafrost export-head")
+    if head.row_values is not None:
+        raise UsageError(
+            f"head {head.name}@{head.version} predicts numbers, and only classifiers are exported",
+            hint="value = x·coef + intercept: head.safetensors has the first, params of manifest.json the second",
+        )
     if not isinstance(head.model, (Affine, Mlp)):
         raise UsageError(
             f"a head of kind {head.kind} cannot be exported: its model is the vectors it was fitted to",

@@ -68,7 +68,7 @@ def task(
     """
     labels = [word(v) for v in rows.columns[label]]
     _refuse_measurement(rows.columns[label], label)
-    parts = [_part(v, split) for v in rows.columns[split]] if split else ["train"] * len(rows)
+    parts = [part_of(v, split) for v in rows.columns[split]] if split else ["train"] * len(rows)
     hashes, groups = rows.columns["content_hash"], [word(v) for v in rows.columns[group or "group"]]
     unit = units(hashes, [None] * len(rows) if label == "group" else groups)
     usable = [i for i, v in enumerate(labels) if v is not None and parts[i] is not None]
@@ -102,7 +102,8 @@ def word(value: Any) -> str | None:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _part(value: Any, column: str | None) -> str | None:
+def part_of(value: Any, column: str | None) -> str | None:
+    """Return train or test for the word of a split column. Raises `UsageError` for another word."""
     if value is None:
         return None
     text = str(value).strip().lower()
@@ -114,14 +115,24 @@ def _part(value: Any, column: str | None) -> str | None:
     return "test" if text in TEST_WORDS else "train"
 
 
-def _refuse_measurement(values: Sequence[Any], label: str) -> None:
+def measurement(values: Sequence[Any]) -> tuple[bool, int, int]:
+    """Return whether a column measures rather than names (fractions, or many numbers that are each seen seldom).
+
+    With it come how many different numbers there are, in how many rows.
+    """
     numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and v == v]
     distinct = len(set(numbers))
     fractions = any(isinstance(v, float) and not v.is_integer() for v in numbers)
-    if fractions or (distinct > FEW_NUMBERS and len(numbers) < ROWS_PER_NUMBER * distinct):
+    measures = fractions or (distinct > FEW_NUMBERS and len(numbers) < ROWS_PER_NUMBER * distinct)
+    return measures, distinct, len(numbers)
+
+
+def _refuse_measurement(values: Sequence[Any], label: str) -> None:
+    measures, distinct, n = measurement(values)
+    if measures:
         raise UsageError(
-            f"column {label!r} holds {distinct} different numbers in {len(numbers)} rows: a measurement, not classes",
-            hint="heads that predict a number are not here yet; label ranges by name instead",
+            f"column {label!r} holds {distinct} different numbers in {n} rows: a measurement, not classes",
+            hint="--head ridge predicts numbers; or label ranges by name",
         )
 
 

@@ -21,7 +21,8 @@ from embedder.records import FloatMatrix, Keys
 from embedder.space import Space, canonical_json
 from heads.folds import Ints
 from heads.guard import Guard
-from heads.kind import Estimator, estimator
+from heads.interval import Margin
+from heads.kind import Estimator, Regressor, estimator, regressor
 from heads.labels import Task, word
 from heads.noise import Suspects
 from index import files
@@ -32,7 +33,7 @@ ARRAYS, MANIFEST, CHECK = "head.safetensors", "manifest.json", "manifest_sha256"
 MODEL, GUARD, SUSPECT = "model.", "guard.", "suspect_"
 MOST_PROBABILITIES = 5_000_000
 FACTS = ("kind", "label", "classes", "n_train", "n_test", "metrics", "left_out", "split", "created")
-DETAILS = ("near_duplicates", "calibration", "sets", "promise", "per_class", "confusion")
+DETAILS = ("task", "near_duplicates", "calibration", "sets", "promise", "per_class", "confusion")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Prediction:
 
     `prediction_set` holds the true class as often as was promised; `domain` is the percentile among items like the
     training ones, small where it is unlike them. `why` is unsure or foreign where the head abstains. A head that was
-    saved before it knew any of this says None.
+    saved before it knew any of this says None. Of a head that predicts numbers `value` is the number, `label` the same
+    as text, `interval` holds the true one as often as was promised, and there are no probabilities.
     """
 
     label: str
@@ -49,12 +51,15 @@ class Prediction:
     prediction_set: list[str] | None = None
     domain: float | None = None
     why: str | None = None
+    value: float | None = None
+    interval: list[float | None] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as plain values, with `abstained`."""
         return {
             "label": self.label, "probabilities": self.probabilities, "prediction_set": self.prediction_set,
             "abstained": self.why is not None, "why": self.why, "domain": self.domain,
+            "value": self.value, "interval": self.interval,
         }  # fmt: skip
 
 
@@ -63,7 +68,8 @@ class Head:
     """A head that was verified and read.
 
     `row_keys` (n_train,) are the keys of the rows it was fitted to, and `row_labels` their codes into `classes`.
-    `suspects` are the rows whose label it doubts; `guard` is None in a head of format 1.
+    `suspects` are the rows whose label it doubts. `model` is an `Estimator` with a `Guard`, which is None in a head of
+    format 1; where it predicts numbers, a `Regressor` with a `Margin`, and `row_values` (n_train,) instead of labels.
     """
 
     name: str
@@ -75,9 +81,10 @@ class Head:
     row_keys: Keys
     row_labels: Ints
     manifest: Mapping[str, Any]
-    model: Estimator
-    guard: Guard | None
+    model: Any
+    guard: Any
     suspects: Mapping[str, NDArray[Any]]
+    row_values: NDArray[np.float64] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return what `train` returned of it, as plain values."""
@@ -98,6 +105,8 @@ class Head:
             raise UsageError(f"head {self.name} reads finite vectors of {self.space.dim} dimensions, not {X.shape}")
         if top_k is not None and top_k < 1:
             raise UsageError(f"top_k is at least 1, not {top_k}")
+        if isinstance(self.guard, Margin):
+            return self._numbers(X, self.guard)
         rows = self.model.predict_proba(X) if len(X) else np.empty((0, len(self.classes)))
         if self.guard is None or not len(X):
             return [Prediction(*self._ranked(row, top_k)) for row in rows]
@@ -111,6 +120,14 @@ class Head:
             for i in range(len(rows))
         ]  # fmt: skip
 
+    def _numbers(self, X: FloatMatrix, margin: Margin) -> list[Prediction]:
+        values = self.model.predict(X).tolist() if len(X) else []
+        far, why = margin.judge(X)
+        return [
+            Prediction(f"{v:.6g}", {}, None, p, w, v, margin.around(v))
+            for v, p, w in zip(values, far, why, strict=True)
+        ]
+
     def _ranked(self, row: NDArray[np.float64], top_k: int | None) -> tuple[str, dict[str, float]]:
         best = np.argsort(-row, kind="stable")
         return self.classes[best[0]], {self.classes[i]: float(row[i]) for i in best[:top_k]}
@@ -121,7 +138,10 @@ class Head:
         labels = dict(zip(now["key"].to_pylist(), now[self.label].to_pylist(), strict=True))
         keys = self.row_keys.tolist()
         gone = sum(key not in labels for key in keys)
-        learned = (self.classes[code] for code in self.row_labels.tolist())
+        learned = [self.classes[code] for code in self.row_labels.tolist()]
+        if self.row_values is not None:
+            learned = [str(word(value)) for value in self.row_values.tolist()]
+            labels = {key: float(value) if isinstance(value, int) else value for key, value in labels.items()}
         changed = sum(key in labels and word(labels[key]) != was for key, was in zip(keys, learned, strict=True))
         reasons = [
             f"{gone} were deleted or have other content" if gone else "",
@@ -152,8 +172,8 @@ def rows_of(task: Task, tested: Ints, probabilities: NDArray[np.float64], doubte
 
 
 def save(
-    collection: Collection, name: str, manifest: Mapping[str, Any], model: Estimator, rows: Mapping[str, NDArray[Any]],
-    guard: Guard,
+    collection: Collection, name: str, manifest: Mapping[str, Any], model: Estimator | Regressor,
+    rows: Mapping[str, NDArray[Any]], guard: Guard | Margin,
 ) -> int:  # fmt: skip
     """Write the next version of a head, whole or not at all, and return its number."""
     from safetensors.numpy import save as to_bytes
@@ -239,11 +259,14 @@ def _read(folder: Path) -> Head:
         if hashlib.sha256(data).hexdigest() != facts["sha256"]:
             raise Damaged(f"{ARRAYS} fails its checksum", where=str(folder), hint=hint)
         arrays = from_bytes(data)
-        model = estimator(facts["kind"]).restore(_under(MODEL, arrays), facts["params"])
-        guard = Guard.restore(_under(GUARD, arrays), facts["guard"]) if "guard" in facts else None
+        numbers = facts.get("task") == "regression"
+        made: Any = (regressor if numbers else estimator)(facts["kind"])
+        model, judge = made.restore(_under(MODEL, arrays), facts["params"]), Margin if numbers else Guard
+        guard = judge.restore(_under(GUARD, arrays), facts["guard"]) if "guard" in facts else None
         return Head(
             facts["name"], facts["version"], facts["kind"], facts["label"], Space.from_json(facts["space"]),
             facts["classes"], arrays["row_keys"], arrays["row_labels"], facts, model, guard, _under(SUSPECT, arrays),
+            arrays["row_values"] if numbers else None,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
         raise Damaged(f"the head cannot be read: {error}", where=str(folder), hint=hint) from error

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedder.errors import UsageError
 from embedder.space import Space
-from heads import labels, saved
+from heads import conformal, labels, numbers, saved
 from heads.folds import Ints, assign
 from heads.honest import Account, Held, Wishes, account
-from heads.kind import Estimator, EstimatorClass, estimator
+from heads.kind import Estimator, EstimatorClass, estimator, predicts_numbers, regressor
 from heads.labels import Task
-from index.features import features
+from index.features import Features, features
 from index.store import Collection, check_name
 
 FOLDS, ALL_FOLDS_UP_TO = 5, 20_000
+CLASSES, REGRESSION = TASKS = ("classes", "regression")
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Trained:
     per_class: list[dict[str, Any]]
     confusion: dict[str, Any]
     seconds: float
+    task: str = CLASSES
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as plain values."""
@@ -67,6 +71,7 @@ def train(
     where: str | Mapping[str, Any] | None = None,
     min_class_size: int = 5,
     wishes: Wishes | None = None,
+    task: str | None = None,
     seed: int = 0,
 ) -> Trained:
     """Train a head on stored vectors and save it.
@@ -83,6 +88,7 @@ def train(
         group: a column of what must stay together, such as a patient or a document; none means `group`.
         min_class_size: classes with fewer distinct members are left out, and listed.
         name: of the head; none means the label's, made to fit.
+        task: classes, or regression for a number; none means a number where the column measures and the kind can.
 
     Raises:
         UnknownName: no such column, kind or Space.
@@ -90,20 +96,64 @@ def train(
         UsageError: fewer than two classes or ten rows remain, or the label is a measurement rather than a class.
     """
     started = time.monotonic()
-    made = estimator(kind)
+    estimator(kind)
     head = check_name(name if name is not None else default_name(label), "head")
     chosen = space if isinstance(space, Space) else collection.space(space)
     rows = features(collection, chosen, labels.columns(label, split, group), where)
-    task = labels.task(rows, label, split, min_class_size, group)
-    held = held_out(task, made, seed, split)
-    found = account(task, held, lambda part, most: held_out(part, made, seed, most=most), wishes or Wishes(), seed)
-    model = _fitted(task, task.train, made, seed)
-    facts = {"kind": kind, "label": label, "n_test": len(held.rows), "split": held.how, **_facts(task, found)}
-    arrays = saved.rows_of(task, held.rows, held.probabilities, found.suspects)
-    manifest = {**facts, "space": chosen.as_json(), "seed": seed}
-    version = saved.save(collection, head, manifest, model, arrays, found.guard)
+    wanted = _task(rows.columns[label], kind, task)
+    asked = _Asked(label, kind, split, group, min_class_size, wishes or Wishes(), seed)
+    facts, model, arrays, guard = (_numbers if wanted == REGRESSION else _classes)(rows, asked)
+    facts |= {"kind": kind, "label": label, "task": wanted}
+    version = saved.save(collection, head, {**facts, "space": chosen.as_json(), "seed": seed}, model, arrays, guard)
     seconds = round(time.monotonic() - started, 3)
     return Trained(head=head, version=version, space=chosen.fingerprint, seconds=seconds, **facts)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    label: str
+    kind: str
+    split: str | None
+    group: str | None
+    min_class_size: int
+    wishes: Wishes
+    seed: int
+
+
+Made = tuple[dict[str, Any], Any, dict[str, NDArray[Any]], Any]
+
+
+def _task(values: Sequence[Any], kind: str, task: str | None) -> str:
+    if task is None:
+        return REGRESSION if labels.measurement(values)[0] and predicts_numbers(kind) else CLASSES
+    if task not in TASKS:
+        raise UsageError(f"a task is classes or regression, not {task!r}")
+    return task
+
+
+def _classes(rows: Features, asked: _Asked) -> Made:
+    made, seed = estimator(asked.kind), asked.seed
+    task = labels.task(rows, asked.label, asked.split, asked.min_class_size, asked.group)
+    held = held_out(task, made, seed, asked.split)
+    model = _fitted(task, task.train, made, seed)
+    again = settled(made, model)
+    found = account(task, held, lambda part, most: held_out(part, again, seed, most=most), asked.wishes, seed)
+    facts = {"n_test": len(held.rows), "split": held.how, **_facts(task, found)}
+    return facts, model, saved.rows_of(task, held.rows, held.probabilities, found.suspects), found.guard
+
+
+def _numbers(rows: Features, asked: _Asked) -> Made:
+    made, seed = regressor(asked.kind), asked.seed
+    task = numbers.measured(rows, asked.label, asked.split, asked.group)
+    held, model = numbers.held_out(task, made, seed), numbers.fitted(task, task.train, made, seed)
+    metrics, margin = numbers.account(task, held, made, model, asked.wishes, seed)
+    facts = {
+        "classes": [], "n_train": len(task.train), "n_test": len(held.rows), "metrics": metrics, "left_out": {},
+        "split": held.how, "near_duplicates": {"items": task.near, "threshold": task.near_threshold},
+        "calibration": {}, "sets": margin.as_json(), "per_class": [], "confusion": {},
+        "promise": conformal.EXACT if task.test is not None else conformal.FOLDED,
+    }  # fmt: skip
+    return facts, model, numbers.rows_of(task, held), margin
 
 
 def _facts(task: Task, found: Account) -> dict[str, Any]:
@@ -146,6 +196,12 @@ def _describe(task: Task, split: str | None) -> str:
     known = sum(task.units[i] in seen for i in task.test) if task.test is not None else 0
     warning = f"; {known} of its test rows are near copies of training rows, or in their group" if known else ""
     return f"column {split!r}{warning}"
+
+
+def settled(made: EstimatorClass, model: Estimator) -> EstimatorClass:
+    """Return a class that does not choose again what `model` chose: controls need one fit each, not a path."""
+    given = {name: getattr(model, learned) for name, learned in getattr(made, "CHOSEN", {}).items()}
+    return cast(EstimatorClass, partial(made, **given))
 
 
 def _fitted(task: Task, rows: Ints, made: EstimatorClass, seed: int) -> Estimator:

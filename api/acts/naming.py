@@ -42,7 +42,7 @@ class Naming(Classifying):
         head = ZeroShot.of(labels, encoder.encode(prompts(labels, used), role="query"))
         rows = np.concatenate([self._naming_vector(collection, encoder, one) for one in inputs])
         found = [_ranked(head.classes, p.tolist(), top_k) for p in head.predict_proba(rows)]
-        unknown = dict.fromkeys(("prediction_set", "abstained", "domain"))
+        unknown = dict.fromkeys(("prediction_set", "abstained", "domain", "value", "interval"))
         results = [
             {"input": shown(one), "id": one.get("id"), "label": next(iter(p)), "probabilities": p, **unknown}
             for one, p in zip(inputs, found, strict=True)

@@ -75,7 +75,7 @@ class Reporting(Held):
             UsageError: the label has fewer than two classes or is a measurement; a share is not between 0 and 1.
         """
         started = time.monotonic()
-        asked = Asked(*_shares(delta=delta, target=target, human=human), seed=seed)
+        asked = Asked(seed=seed, **_shares(delta=delta, target=target, human=human))
         collection, other = self.collection(name), None if reference is None else self.collection(reference)
         notes: list[str] = []
         chosen = self._chosen(collection, encoders, layers, controls, notes, watch)
@@ -157,7 +157,7 @@ class Reporting(Held):
         rows = raw.rows(collection, np.array([at[one] for one in ids], dtype=np.int64))
         if any(raw.medium(row) != "image" for row in rows):
             return {}
-        images, good = raw.pictures(rows, 1)
+        images, good = raw.pictures(collection, rows, 1)
         return {one: image for one, image, fine in zip(ids, images, good, strict=True) if fine}
 
 
@@ -200,11 +200,11 @@ def _mlp(seed: int) -> Callable[[], Any] | None:
     return partial(estimator("mlp"), seed=seed)
 
 
-def _shares(**shares: Any) -> list[Any]:
+def _shares(**shares: Any) -> dict[str, Any]:
     for name, value in shares.items():
         if value is not None and not 0 <= value <= 1:
             raise UsageError(f"{name} is a share from 0 to 1, not {value}", hint="2 points are 0.02")
-    return list(shares.values())
+    return shares
 
 
 def _keep(collection: Collection, made: Mapping[str, Any], html: str) -> dict[str, Any]:

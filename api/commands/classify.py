@@ -69,12 +69,20 @@ def text(found: Mapping[str, Any]) -> str:
     """Return one line an input: its label, the probability, the runners-up, and whether it should be believed."""
     rows = []
     for one in found["results"]:
+        if one.get("value") is not None:
+            rows.append([show.safe(one["input"]), show.safe(one["label"]), _interval(one) + _doubt(one)])
+            continue
         ranked = sorted(one["probabilities"].items(), key=lambda pair: -pair[1])
         others = ", ".join(f"{show.safe(name)} {p:.3f}" for name, p in ranked[1 : 1 + RUNNERS_UP])
         sure = f"{ranked[0][1]:.3f}" + (f"  ({others})" if others else "")
         rows.append([show.safe(one["input"]), show.safe(one["label"]), sure + _doubt(one)])
     room = show.columns()
     return "\n".join(show.cut(line, room) for line in show.aligned(rows))
+
+
+def _interval(one: Mapping[str, Any]) -> str:
+    low, high = one["interval"]
+    return f"[{low:.4g}, {high:.4g}]" if low is not None else "(no interval: too few rows)"
 
 
 def _doubt(one: Mapping[str, Any]) -> str:

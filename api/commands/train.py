@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from api import options, show
 from api.calls import Call, Result
@@ -13,9 +13,11 @@ SCORES = (
     ("accuracy", "accuracy"), ("  without copies", "accuracy_without_copies"), ("  naive split", "naive_accuracy"),
     ("  naive is higher by", "naive_gap"), ("  majority", "majority"), ("  shuffled labels", "shuffled"),
     ("  10 neighbours", "knn_10"), ("balanced", "balanced_accuracy"), ("macro F1", "macro_f1"), ("top 5", "top_5"),
-    ("log loss", "log_loss"),
+    ("log loss", "log_loss"), ("R2", "r2"), ("  shuffled values", "shuffled_r2"), ("mean error", "mae"),
+    ("  of the mean", "mae_of_mean"),
 )  # fmt: skip
 NAMED, WEAKEST = 5, 3
+UNLIKE = "where an item is unlike the training ones"
 
 
 def run(
@@ -43,6 +45,10 @@ def run(
     controls: Annotated[
         bool, option("Also score shuffled labels, neighbours and a naive split.", "--controls/--no-controls")
     ] = True,
+    task: Annotated[
+        Literal["classes", "regression"] | None,
+        option("Predict classes or a number. Default: a number where the column measures and the kind can."),
+    ] = None,
     seed: Annotated[int, option("For the split and the fit.", metavar="N", show_default=True)] = 0,
 ) -> Result:
     """Train a head on stored vectors.
@@ -54,7 +60,7 @@ def run(
         trained = service.train(
             collection, label=label, kind=head, space=space, name=name, split=split, where=where,
             min_class_size=min_class_size, seed=seed, group=group_column, coverage=coverage, per_class=per_class,
-            max_risk=max_risk, controls=controls,
+            max_risk=max_risk, controls=controls, task=task,
         )  # fmt: skip
     return Result(trained, text(collection, trained))
 
@@ -63,22 +69,41 @@ def text(collection: str, trained: Mapping[str, Any]) -> str:
     """Return the head's name, what it was trained on, its score beside its controls, and its limits."""
     name = f"{collection}/{trained['head']}"
     title = f"{name}@{trained['version']}: {trained['kind']} in {show.duration(trained['seconds'])}"
-    metrics, n = trained["metrics"], show.count(len(trained["classes"]))
+    metrics = trained["metrics"]
     facts = [
-        ("label", f"{show.safe(trained['label'])}, {n} classes"),
+        ("label", _label(trained)),
         ("items", _items(trained)),
         ("left out", _left_out(trained["left_out"])),
         *((said, _metric(name, metrics)) for said, name in SCORES if metrics.get(name) is not None),
+        *(_margin(trained) if trained["task"] == "regression" else _limits(name, trained)),
+        ("space", trained["space"][:12]),
+        ("next", f"permafrost classify {name} ITEM"),
+    ]
+    return show.block(title, facts)
+
+
+def _label(trained: Mapping[str, Any]) -> str:
+    number = trained["task"] == "regression"
+    what = "a number" if number else f"{show.count(len(trained['classes']))} classes"
+    return f"{show.safe(trained['label'])}, {what}"
+
+
+def _limits(name: str, trained: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
         ("calibration", _calibration(trained)),
         ("sets", _sets(trained)),
         ("abstains", _abstains(trained)),
         ("weakest", _weakest(trained["per_class"])),
         ("confused", _confused(trained["confusion"]["pairs"])),
-        ("labels", _labels(name, metrics)),
-        ("space", trained["space"][:12]),
-        ("next", f"permafrost classify {name} ITEM"),
+        ("labels", _labels(name, trained["metrics"])),
     ]
-    return show.block(title, facts)
+
+
+def _margin(trained: Mapping[str, Any]) -> list[tuple[str, str]]:
+    half, asked = trained["sets"]["half"], f"{trained['sets']['coverage']:.0%} asked"
+    size = "endless: too few rows to promise more" if half is None else f"value ± {half:.4g}"
+    held = f"{size}; {_metric('coverage', trained['metrics'])} held the true number, {asked}"
+    return [("intervals", held), ("abstains", UNLIKE)]
 
 
 def _items(trained: Mapping[str, Any]) -> str:
@@ -119,15 +144,15 @@ def _sets(trained: Mapping[str, Any]) -> str:
 
 
 def _abstains(trained: Mapping[str, Any]) -> str:
-    metrics, unlike = trained["metrics"], "where an item is unlike the training ones"
+    metrics = trained["metrics"]
     if "answered" not in metrics:
-        return unlike
+        return UNLIKE
     if not metrics["answered"]:
         return "always: no threshold keeps the risk that was asked; label more, or allow more"
     risk = (
         f"{metrics['answered_risk']:.3f} of them wrong, below {metrics['answered_risk_bound']:.3f} with 95 % confidence"
     )
-    return f"on {1 - metrics['answered']:.0%} as unsure ({risk}), and {unlike}"
+    return f"on {1 - metrics['answered']:.0%} as unsure ({risk}), and {UNLIKE}"
 
 
 def _weakest(table: Sequence[Mapping[str, Any]]) -> str:

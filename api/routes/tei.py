@@ -62,6 +62,10 @@ def tei_predict(asked: TeiPredictRequest, acts: Serves) -> Document:
     collection, head = acts.served.head
     texts = [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs
     found = acts.classify(collection, head, [{"text": text} for text in texts])
+    if found["results"] and not found["results"][0]["probabilities"]:
+        raise UsageError(
+            f"head {head} predicts numbers, which this route has no place for", hint="serve --predict another"
+        )
     rows = [
         [{"score": score, "label": label} for label, score in sorted(one["probabilities"].items(), key=lambda p: -p[1])]
         for one in found["results"]

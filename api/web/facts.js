@@ -32,7 +32,7 @@ export function showPredictions(answer) {
     const more = best.length > MOST_CLASSES ? `${best.length - MOST_CLASSES} more classes are less likely` : "";
     return el("div", {}, el("p", {}, el("strong", {}, plain(one.label ?? "no label")), ` for ${plain(one.input)}`),
       ...remarks(one).map((text) => el("p", { class: "quiet" }, plain(text))),
-      table(["Class", "Probability", ""], rows, `${plain(answer.head)}@${answer.version}`), more ? el("p", { class: "quiet" }, more) : null);
+      typeof one.value === "number" ? null : table(["Class", "Probability", ""], rows, `${plain(answer.head)}@${answer.version}`), more ? el("p", { class: "quiet" }, more) : null);
   });
   const stale = answer.stale ? el("p", { class: "notice" }, plain(answer.stale)) : null;
   fill(byId("predictions"), stale, ...blocks);
@@ -41,6 +41,7 @@ export function showPredictions(answer) {
 function remarks(one) {
   const found = [];
   if (Array.isArray(one.prediction_set)) found.push(`prediction set: ${one.prediction_set.join(", ") || "empty"}`);
+  if (Array.isArray(one.interval) && typeof one.interval[0] === "number") found.push(`interval: ${one.interval[0].toPrecision(4)} to ${one.interval[1].toPrecision(4)}`);
   if (one.abstained) found.push("the head abstains: it is not sure enough");
   if (one.domain && typeof one.domain !== "object") found.push(`domain: ${one.domain}`);
   else if (one.domain) found.push(`domain: ${JSON.stringify(one.domain)}`);

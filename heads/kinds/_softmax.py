@@ -118,7 +118,7 @@ class _Loss:
             products += block.T @ P
             bias += P.sum(axis=0, dtype=np.float64)
         gradient = np.vstack([products / n + penalty * theta[:-1], bias / n])
-        whole = value / n + 0.5 * penalty * float(np.vdot(theta[:-1], theta[:-1]))
+        whole = value / n + 0.5 * penalty * dot(theta[:-1], theta[:-1])
         return _Point(theta, whole, gradient, curvature / n)
 
 
@@ -156,7 +156,7 @@ class _Search:
         eps = float(np.finfo(self.loss.rows.dtype).eps)
         for _ in range(MAX_ITERATIONS):
             step = self._direction(here, penalty)
-            slope = float(np.vdot(here.gradient, step))
+            slope = dot(here.gradient, step)
             if 0.5 * slope <= self.tol * here.value + 0.01 * eps:
                 break
             there = self._along(here, step, slope, penalty, eps)
@@ -164,7 +164,7 @@ class _Search:
                 break
             moved, change = there.theta - here.theta, there.gradient - here.gradient
             change[:-1] -= penalty * moved[:-1]
-            if float(np.vdot(moved, change)) > 0:
+            if dot(moved, change) > 0:
                 self.pairs = [*self.pairs, (moved, change)][-PAIRS:]
             here = there
         self.optima = [*self.optima, (penalty, here.theta)][-2:]
@@ -176,7 +176,7 @@ class _Search:
             return self.loss.at(self.optima[-1][1] if self.optima else self.first, penalty)
         (before, one), (last, two) = self.optima
         ahead = self.loss.at(two + np.log(last / penalty) / np.log(before / last) * (two - one), penalty)
-        if float(np.vdot(ahead.gradient, two - ahead.theta)) >= 0:
+        if dot(ahead.gradient, two - ahead.theta) >= 0:
             return ahead
         back = self.loss.at(two, penalty)
         return ahead if ahead.value < back.value else back
@@ -186,16 +186,16 @@ class _Search:
         pairs = [(s, _penalised(s, change, penalty)) for s, change in self.pairs]
         q, kept = here.gradient.copy(), []
         for s, y in reversed(pairs):
-            rho = 1 / float(np.vdot(s, y))
-            a = rho * float(np.vdot(s, q))
+            rho = 1 / dot(s, y)
+            a = rho * dot(s, q)
             q -= a * y
             kept.append((rho, a))
         r = self._precondition(q, here.curvature, penalty)
         if pairs:
             s, y = pairs[-1]
-            r *= float(np.vdot(s, y)) / float(np.vdot(y, self._precondition(y, here.curvature, penalty)))
+            r *= dot(s, y) / dot(y, self._precondition(y, here.curvature, penalty))
         for (s, y), (rho, a) in zip(pairs, reversed(kept), strict=True):
-            r += s * (a - rho * float(np.vdot(y, r)))
+            r += s * (a - rho * dot(y, r))
         return np.asarray(r)
 
     def _precondition(self, g: Doubles, curvature: Doubles, penalty: float) -> Doubles:
@@ -214,6 +214,11 @@ class _Search:
                 return there if gained > 0.1 * eps * here.value else None
             size = max(0.1 * size, min(0.5 * size, 0.5 * size * size * slope / (size * slope - gained)))
         return None
+
+
+def dot(a: Doubles, b: Doubles) -> float:
+    """Return Σ a·b of two matrices, by one thread: waking BLAS's for a vector costs more than the product."""
+    return float(np.einsum("ij,ij->", a, b))
 
 
 def _penalised(s: Doubles, change: Doubles, penalty: float) -> Doubles:

@@ -8,7 +8,7 @@ are mixed with the class shares at 1/(k+1), since a class without a neighbour is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,6 +32,8 @@ class Knn(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Attributes after `fit`: `classes_`, `rows_` (n, d) float32 of unit length, `codes_` (n,), `k_`, `path_` [[k,
     left-out NLL], …].
     """
+
+    CHOSEN: ClassVar[dict[str, str]] = {"k": "k_"}
 
     def __init__(self, k: int | None = None, temperature: float = 0.07, *, smooth: bool = True, seed: int = 0) -> None:
         self.k, self.temperature, self.smooth, self.seed = k, temperature, smooth, seed
@@ -67,6 +69,7 @@ class Knn(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most probable label of each row, (m,)."""
+        check_is_fitted(self)
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
     def _nearest(self, rows: Floats, k: int, apart: tuple[Codes, Codes] | None = None) -> tuple[Codes, Doubles]:

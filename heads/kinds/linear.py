@@ -10,7 +10,7 @@ with rotation, which lets n < d be solved in n dimensions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,7 +25,7 @@ GRID = tuple(float(f"{10.0**k:.4g}") for k in np.arange(-6, 5.1, 0.5))
 FOLDS, ALL_FOLDS_UP_TO = 5, 2000
 PATIENCE = 2
 DOUBLE_UP_TO = 100_000_000
-ONE_THREAD_UP_TO = 20_000_000
+ONE_THREAD_UP_TO = 1_000_000_000
 TOL_CHOOSING, TOL = 1e-5, 1e-8
 
 
@@ -41,6 +41,7 @@ class Linear(Affine):
     """
 
     LEARNED = ("C", "path")
+    CHOSEN: ClassVar[dict[str, str]] = {"C": "C_"}
 
     def __init__(self, C: float | None = None, *, seed: int = 0) -> None:
         self.C, self.seed = C, seed
@@ -58,8 +59,9 @@ class Linear(Affine):
         rows, work = rows[order], rows.size * len(self.classes_)
         self.mean_ = rows.mean(axis=0, dtype=np.float64)
         centred: Floats = (rows - self.mean_).astype(np.float64 if work <= DOUBLE_UP_TO else np.float32)
+        product = rows.size * max(len(self.classes_), min(rows.shape))
         # threads cost more than they bring on small products, most of all on a busy machine
-        with threadpool_limits(limits=1 if work <= ONE_THREAD_UP_TO else None, user_api="blas"):
+        with threadpool_limits(limits=1 if product <= ONE_THREAD_UP_TO else None, user_api="blas"):
             self._solve(centred, codes[order], units)
         return self
 
@@ -97,7 +99,9 @@ def _principal_axes(centred: Floats) -> NDArray[np.float64]:
     """Return orthonormal axes (d, min(n, d)) that span the rows; in that basis the L2 optimum is the same one."""
     n, d = centred.shape
     if n < d:
-        return np.asarray(np.linalg.svd(centred, full_matrices=False)[2].T, dtype=np.float64)
+        # QR first: axes from the rows' Gram matrix alone would not be orthonormal where rows are alike
+        basis, within = np.linalg.qr(centred.T.astype(np.float64))
+        return np.asarray(basis @ np.linalg.eigh(within @ within.T)[1][:, ::-1])
     return np.asarray(np.linalg.eigh(centred.T @ centred)[1][:, ::-1], dtype=np.float64)
 
 

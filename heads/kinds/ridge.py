@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -175,6 +175,7 @@ class Ridge(Affine):
     """
 
     LEARNED = ("lambda", "temperature", "path")
+    CHOSEN: ClassVar[dict[str, str]] = {"lam": "lambda_"}
 
     def __init__(self, lam: float | None = None, *, seed: int = 0) -> None:
         self.lam, self.seed = lam, seed
@@ -239,3 +240,4 @@ class RidgeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 
 ESTIMATOR = Ridge
+REGRESSOR = RidgeRegressor

@@ -172,7 +172,7 @@ def _raw(
         say("counting words")
         return task, [tfidf([row["text"] or "" for row in rows])]
     say("decoding pictures")
-    images, good = raw.pictures(rows, workers)
+    images, good = raw.pictures(collection, rows, workers)
     gone = int((~good).sum())
     if gone > MOST_GONE * len(good):
         notes.append(f"{gone:,} of {len(good):,} pictures are gone or cannot be read: pixels are no control here.")

@@ -35,7 +35,9 @@ def medium(row: dict[str, Any]) -> Medium:
     return medium_of(row)
 
 
-def pictures(rows: Sequence[dict[str, Any]], workers: int | None = None) -> tuple[Pixels, NDArray[np.bool_]]:
+def pictures(
+    collection: Collection, rows: Sequence[dict[str, Any]], workers: int | None = None
+) -> tuple[Pixels, NDArray[np.bool_]]:
     """Decode pictures again, padded with white to a square of 64 x 64 pixels.
 
     Returns:
@@ -45,15 +47,16 @@ def pictures(rows: Sequence[dict[str, Any]], workers: int | None = None) -> tupl
     good = np.zeros(len(rows), dtype=bool)
     places: list[int] = []
     with DecodePool(workers or os.cpu_count() or 1) as pool:
-        for k, one in enumerate(pool.map(_readable(rows, places), SMALL)):
+        for k, one in enumerate(pool.map(_readable(collection, rows, places), SMALL)):
             if isinstance(one, Decoded):
                 images[places[k]], good[places[k]] = one.value, True
     return images, good
 
 
-def _readable(rows: Sequence[dict[str, Any]], places: list[int]) -> Iterator[Item]:
+def _readable(collection: Collection, rows: Sequence[dict[str, Any]], places: list[int]) -> Iterator[Item]:
     """Yield the items that are still there, remote ones with their bytes, and note the place of each in `rows`."""
-    known = [(at, item) for at, item in enumerate(map(item_of, rows)) if isinstance(item, Item)]
+    found = enumerate(item_of(row, collection) for row in rows)
+    known = [(at, item) for at, item in found if isinstance(item, Item)]
     for (at, _), item in zip(known, fetched(item for _, item in known), strict=True):
         if isinstance(item, Item):
             places.append(at)

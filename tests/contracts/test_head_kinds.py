@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors import numpy as safetensors
 from sklearn.base import clone
+from sklearn.utils.estimator_checks import check_estimator, check_estimators_unfitted
 
 from embedder import kinds
 from heads.kind import FOLDER, Estimator, EstimatorClass, estimator
@@ -132,3 +133,11 @@ def test_it_can_be_trained_saved_and_asked(kind: str, tmp_path: Path) -> None:
     labels = {row["key"]: row["label"] for row in collection.items.search().to_arrow().to_pylist()}
     task = task_of(collection)
     assert [p.label for p in head.predict(task.X)] == [labels[key] for key in task.keys.tolist()]
+
+
+def test_scikit_learn_takes_it_for_a_classifier(kind: str, made: EstimatorClass) -> None:
+    if kind == "mlp":
+        # all checks take 10 CPU seconds and fit it 50 times
+        check_estimators_unfitted("Mlp", made())
+    else:
+        check_estimator(made(), on_skip=None)

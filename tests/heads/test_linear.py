@@ -7,7 +7,6 @@ from sklearn.datasets import load_digits, make_blobs
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import cross_val_score
-from sklearn.utils.estimator_checks import check_estimator
 
 from heads.kinds import linear
 from heads.kinds.linear import GRID, Linear
@@ -39,10 +38,6 @@ def test_it_reaches_the_optimum_that_scikit_learn_reaches(C: float, shape: str) 
     assert penalised(X, y, model, C) == pytest.approx(best, rel=1e-5)
     assert np.abs(weights(model) - oracle.coef_).max() < 5e-3 * np.abs(oracle.coef_).max()
     assert np.abs(model.predict_proba(X) - oracle.predict_proba(Z)).max() < 1e-3
-
-
-def test_scikit_learn_takes_it_for_a_classifier() -> None:
-    check_estimator(Linear(), on_skip=None)
 
 
 def test_cross_validation_of_scikit_learn_drives_it() -> None:

@@ -197,3 +197,15 @@ def test_wrong_names_are_answered_with_the_nearest(tmp_path: Path) -> None:
 )
 def test_a_head_is_named_after_its_label(label: str, name: str) -> None:
     assert default_name(label) == name
+
+
+def test_controls_do_not_choose_again_what_the_head_chose() -> None:
+    model = Linear().fit(*_blobs())
+    again = train_module.settled(Linear, model)(seed=3)
+    assert again.C == model.C_  # type: ignore[attr-defined]
+    assert again.fit(*_blobs()).path_ == []  # type: ignore[attr-defined]
+
+
+def _blobs() -> tuple[Any, Any]:
+    rng, y = np.random.default_rng(0), np.arange(60) % 3
+    return rng.normal(size=(3, 8))[y] + rng.normal(size=(60, 8)), y

@@ -1,0 +1,54 @@
+"""Numbers that know their limits: an interval around each prediction, and whether the item is like the training ones.
+
+Split conformal on absolute residuals (Lei et al. 2018, arXiv:1604.04173): value ± the k-th smallest residual of rows
+that the head was not fitted to, k = ⌈(n+1)·coverage⌉.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedder.records import FloatMatrix
+from heads.domain import FOREIGN, Domain
+from heads.kind import Arrays
+
+DOMAIN_ARRAYS = ("mean", "reference", "calibration")
+
+
+@dataclass(frozen=True)
+class Margin:
+    """The guard of a head that predicts numbers: value ± `half`, infinity where too few rows promise `coverage`."""
+
+    coverage: float
+    half: float
+    domain: Domain | None = None
+
+    def around(self, value: float) -> list[float | None]:
+        """Return [low, high]; None is an end that is not known."""
+        return [value - self.half, value + self.half] if np.isfinite(self.half) else [None, None]
+
+    def judge(self, X: FloatMatrix) -> tuple[list[float | None], list[str | None]]:
+        """Return the domain percentiles of vectors (n, dim), and why it abstains, if so."""
+        far: list[float | None] = [None] * len(X) if self.domain is None else self.domain.percentile(X).tolist()
+        return far, ["foreign" if p is not None and p <= FOREIGN else None for p in far]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays to save, by name."""
+        return {} if self.domain is None else {name: getattr(self.domain, name) for name in DOMAIN_ARRAYS}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the rest as plain values; infinity is null."""
+        half = self.half if np.isfinite(self.half) else None
+        return {"coverage": self.coverage, "half": half, "domain": self.domain is not None}
+
+    @classmethod
+    def restore(cls, arrays: Arrays, facts: Mapping[str, Any]) -> Margin:
+        """Make one from what `arrays` and `as_json` returned. Raises `KeyError` where something is missing."""
+        domain = Domain(*(arrays[name] for name in DOMAIN_ARRAYS)) if facts["domain"] else None
+        half = float("inf") if facts["half"] is None else float(facts["half"])
+        return cls(float(facts["coverage"]), half, domain)
