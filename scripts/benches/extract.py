@@ -101,7 +101,7 @@ def contenders(work: Path, options: Namespace) -> list[Contender]:
 def lite(bench: Bench) -> list[Contender]:
     """A light convolutional network with real weights: decoding and the batch size matter."""
     model = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval().to(bench.device)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)
     transform = create_transform(**resolve_model_data_config(model), is_training=False)
     return images(bench, LITE, lambda x: model(x.to(memory_format=torch.channels_last)), transform)[0]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ UNIT = "queries"
 K, RECALL = 10, 0.95
 KINDS = ("flat", "faiss_hnsw", "faiss_pq_fs", "faiss_ivf_pq")
 PARTS = {"10 %": 100, "1 %": 10, "0.1 %": 1}
-Answers = Callable[[FloatMatrix], NDArray[np.int64]]
+Answers = Callable[[FloatMatrix], NDArray[Any]]
 
 
 def contenders(work: Path, options: Namespace) -> list[Contender]:
@@ -47,11 +48,11 @@ def contenders(work: Path, options: Namespace) -> list[Contender]:
     for peer in peers.built(work, base):
         _, value = peers.tuned(peer, queries, truth, RECALL)
         note = f", at {value}, built in {peer.build_seconds:.1f} s"
-        found += both("peer", peer.name, lambda q, find=peer.find: find(q, K), queries, truth, note)
+        found += both("peer", peer.name, asking(peer.find, K), queries, truth, note)
     for kind, view in ours.items():
         base_of = view.now().base
         note = f", built in {base_of.manifest['measured']['build_seconds']:.1f} s" if base_of else ""
-        found += both("us", f"permafrost search, {kind}", lambda q, view=view: answers(view, q), queries, truth, note)
+        found += both("us", f"permafrost search, {kind}", partial(answers, view), queries, truth, note)
     return [*found, *filtered(work, base, queries, ours)]
 
 
@@ -66,17 +67,27 @@ def filtered(work: Path, base: FloatMatrix, queries: FloatMatrix, ours: dict[str
         subset = np.ascontiguousarray(base[rows])
         truth = rows[best(queries @ subset.T)]
         ways: list[tuple[Any, str, Answers]] = [
-            ("limit", "scan of the subset, gathered before", lambda q, r=rows, s=subset: r[best(q @ s.T)]),
-            ("peer", "faiss HNSW with a selector", lambda q, a=allowed: graph(q, a)),
-            ("peer", "LanceDB, prefilter and scan", lambda q, w=where: peers.lance_find(table, q, K, where=w)),
+            ("limit", "scan of the subset, gathered before", partial(scanned, rows, subset)),
+            ("peer", "faiss HNSW with a selector", asking(graph, allowed)),
+            ("peer", "LanceDB, prefilter and scan", partial(peers.lance_find, table, k=K, where=where)),
             *(
-                ("us", f"permafrost search, {kind}", lambda q, v=ours[kind], w=where: answers(v, q, w))
+                ("us", f"permafrost search, {kind}", partial(answers, ours[kind], where=where))
                 for kind in ("flat", "faiss_hnsw", "faiss_pq_fs")
             ),
         ]
         for role, name, find in ways:
             note = f"recall@{truth.shape[1]} {peers.recall(find(queries), truth):.3f}"
             yield Contender(role, name, singly(find, queries), scope, note)
+
+
+def asking(find: Callable[..., NDArray[Any]], *more: Any) -> Answers:
+    """Return a search of queries alone, with what else it is asked."""
+    return lambda queries: find(queries, *more)
+
+
+def scanned(rows: NDArray[np.int64], subset: FloatMatrix, queries: FloatMatrix) -> NDArray[np.int64]:
+    """Return the best rows of a subset that was gathered before."""
+    return np.asarray(rows[best(queries @ subset.T)])
 
 
 def both(
@@ -102,10 +113,11 @@ def raw(view: View) -> Callable[..., NDArray[np.int64]]:
     graph: Any = loaded.engine
 
     def find(queries: FloatMatrix, allowed: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
-        settings = faiss.SearchParametersHNSW(efSearch=graph.args.ef_search)
+        library: Any = faiss
+        settings = library.SearchParametersHNSW(efSearch=graph.args.ef_search)
         bits = None if allowed is None else np.packbits(allowed, bitorder="little")
         if bits is not None:
-            settings.sel = faiss.IDSelectorBitmap(bits)
+            settings.sel = library.IDSelectorBitmap(bits)
         return np.asarray(graph.index.search(queries, K, params=settings)[1])
 
     return find
