@@ -33,7 +33,7 @@ class Naming(Classifying):
 
         Returns:
             `labels templates space model logit_scale results:[{input id label probabilities prediction_set abstained
-            domain}]`; the last three are null, since nothing was learned that could say them.
+            domain}]`; nothing was learned that could fill a set or know a domain, so these are null, and none abstains.
         """
         if not inputs:
             raise UsageError("nothing to classify", hint="give texts, paths of pictures, or --id")
@@ -42,7 +42,7 @@ class Naming(Classifying):
         head = ZeroShot.of(labels, encoder.encode(prompts(labels, used), role="query"))
         rows = np.concatenate([self._naming_vector(collection, encoder, one) for one in inputs])
         found = [_ranked(head.classes, p.tolist(), top_k) for p in head.predict_proba(rows)]
-        unknown = dict.fromkeys(("prediction_set", "abstained", "domain", "value", "interval"))
+        unknown = {**dict.fromkeys(("prediction_set", "why", "domain", "value", "interval")), "abstained": False}
         results = [
             {"input": shown(one), "id": one.get("id"), "label": next(iter(p)), "probabilities": p, **unknown}
             for one, p in zip(inputs, found, strict=True)

@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 import permafrost as pf
 from api.app import create_app
-from api.service import Service
+from api.serving import Serving
 from api.settings import Settings
 
 LABELS = ["a red boat on the sea", "the stock market fell"]
@@ -20,7 +20,7 @@ def test_every_door_classifies_by_name_alike(run: Any, built: Path) -> None:
     told = run("--store", built, "classify", "notes", *TEXTS, "--labels", ",".join(LABELS), "--json").json
     door = pf.open(built).collection("notes").classify(TEXTS, LABELS)
     asked = {"inputs": [{"text": t} for t in TEXTS], "labels": LABELS, "collection": "notes"}
-    service = Service(Settings(store=str(built)))
+    service = Serving(Settings(store=str(built)))
     with closing(service), TestClient(create_app(service), base_url="http://127.0.0.1") as client:
         reply = client.post("/v1/classify", json=asked).json()
         wrong = client.post("/v1/classify", json={**asked, "model": "hashing:64"})
