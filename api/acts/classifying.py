@@ -17,7 +17,6 @@ from embedder.records import FloatMatrix
 from embedder.space import Space
 from heads import saved
 from heads.doubts import doubts
-from heads.export import export
 from heads.honest import Wishes
 from heads.train import train as train_head
 from index.store import Collection
@@ -116,6 +115,8 @@ class Classifying(Held):
         """Write a head as ONNX or arrays, with the keys of `heads.export.export`."""
         loaded = saved.load_head(self.collection(name), head)
         facts = {"head": loaded.name, "version": loaded.version, "space": loaded.space.fingerprint}
+        from heads.export import export
+
         return {"collection": name, **facts, **export(loaded, Path(to))}
 
     def heads(self, name: str) -> dict[str, Any]:

@@ -11,9 +11,8 @@ from api.acts.classifying import Classifying
 from api.shapes import Query, input_of, one_of, shown
 from embedder.encoder import Encoder
 from embedder.errors import UsageError
-from heads.zero_shot import BLANK, SCALE, ZeroShot, prompts
 
-TEMPLATES = {"image": "a photo of a {}", "text": BLANK}
+TEMPLATES = {"image": "a photo of a {}", "text": "{}"}
 
 
 class Naming(Classifying):
@@ -35,6 +34,9 @@ class Naming(Classifying):
             `labels templates space model logit_scale results:[{input id label probabilities prediction_set abstained
             domain}]`; nothing was learned that could fill a set or know a domain, so these are null, and none abstains.
         """
+        # scikit-learn takes a second to import, and a search has no use for it
+        from heads.zero_shot import SCALE, ZeroShot, prompts
+
         if not inputs:
             raise UsageError("nothing to classify", hint="give texts, paths of pictures, or --id")
         encoder = self._naming_encoder(collection, model, space)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,16 +24,15 @@ from embedder.errors import EncoderError, UnknownName, UsageError
 from embedder.records import MEDIA, Medium, Pixels
 from embedder.space import Space
 from heads.kind import FOLDER, estimator
-from heads.report import raw
-from heads.report.answers import Asked
-from heads.report.domain import Reference
-from heads.report.gather import Chosen, Gathered, gather, reference_of
-from heads.report.report import report as answer
 from index import files
 from index.ingest import Run, ingest_all
 from index.itself import Itself
 from index.selection import IngestOptions
 from index.store import Collection
+
+if TYPE_CHECKING:
+    from heads.report.domain import Reference
+    from heads.report.gather import Chosen, Gathered
 
 HOME, DOCUMENT, PAGE = "reports", "report.json", "report.html"
 THUMBNAILS = 12
@@ -44,12 +43,7 @@ class Reporting(Held):
     """From stored vectors and labels to verdicts."""
 
     def report(
-        self,
-        name: str,
-        /,
-        *,
-        label: str,
-        encoders: Sequence[str] = (),
+        self, name: str, /, *, label: str, encoders: Sequence[str] = (),
         reference: str | None = None,
         target: float | None = None, human: float | None = None, delta: float = 0.02,
         layers: bool = True, controls: bool = True,
@@ -74,6 +68,11 @@ class Reporting(Held):
             UnknownName: no such collection, column, encoder or Space.
             UsageError: the label has fewer than two classes or is a measurement; a share is not between 0 and 1.
         """
+        # scikit-learn takes a second to import, and other acts have no use for it
+        from heads.report.answers import Asked
+        from heads.report.gather import gather
+        from heads.report.report import report as answer
+
         started = time.monotonic()
         asked = Asked(seed=seed, **_shares(delta=delta, target=target, human=human))
         collection, other = self.collection(name), None if reference is None else self.collection(reference)
@@ -84,9 +83,8 @@ class Reporting(Held):
             workers=self.settings.decode_workers, seed=seed, say=say,
         )  # fmt: skip
         found.notes[:0] = notes
-        refer = (
-            None if other is None else partial(self._reference, other, {c.name: c.space for c in chosen}, seed, watch)
-        )
+        spaces = {c.name: c.space for c in chosen}
+        refer = None if other is None else partial(self._reference, other, spaces, seed, watch)
         made = answer(found, replace(asked, default=_default(collection, chosen)), refer, _mlp(seed), say)
         made |= {"collection": name, "label": label, "reference": reference, "seed": seed}
         made["seconds"] = round(time.monotonic() - started, 3)
@@ -102,6 +100,8 @@ class Reporting(Held):
             ready = self._loaded(passed, notes)
             self._extract(collection, ready, watch)
         present = [one for one in every if _here(collection, one.name)]
+        from heads.report.gather import Chosen
+
         return [Chosen(collection.space(one.name), one.kind, one.of) for one in present]
 
     def _named(self, collection: Collection, selector: str) -> str:
@@ -144,10 +144,14 @@ class Reporting(Held):
         space = spaces[name]
         if not other.has_space(space):
             self._extract(other, self.encoders([name]), watch)
+        from heads.report.gather import reference_of
+
         return reference_of(other, space, seed)
 
     def _thumbnails(self, collection: Collection, found: Gathered, made: Mapping[str, Any]) -> dict[str, Pixels]:
         """Return small pictures of the strangest and of the doubted items, by id; none of texts."""
+        from heads.report import raw
+
         tables = made["tables"]
         shown = [one["id"] for part in ("strangest", "review") for one in tables.get(part, [])[:THUMBNAILS]]
         if not shown or found.task is None:

@@ -51,7 +51,7 @@ def test_a_signal_keeps_what_was_encoded_and_the_same_command_goes_on(
         "--json",
     )
     process = start(*words)
-    wait_for("embed ", process)
+    wait_for("/s", process)
     process.send_signal(number)
     said = finish(process)
     assert said.code == code

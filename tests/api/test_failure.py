@@ -17,6 +17,8 @@ from embedder import errors
         (errors.UsageError("x"), 2, 422),
         (errors.UnknownName("x"), 2, 404),
         (errors.NothingToDo("x"), 2, 422),
+        (errors.Overloaded("x"), 1, 429),
+        (errors.DeadlineExceeded("x"), 1, 504),
         (errors.Undecodable("x", stage="read", reason="missing"), 1, 415),
         (errors.EncoderError("x"), 1, 503),
         (errors.MissingFact("x"), 1, 503),
