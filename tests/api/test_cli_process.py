@@ -17,7 +17,7 @@ from index import files
 from index.store import Store
 from tests.api.conftest import NOTES, Run, environment, finish, start, write_notes
 
-MANY = 12_000
+MANY = 60_000
 
 
 def wait_for(condition: str, process: subprocess.Popen[str], timeout: float = 60) -> None:
@@ -51,7 +51,11 @@ def test_a_signal_keeps_what_was_encoded_and_the_same_command_goes_on(
         "--json",
     )
     process = start(*words)
-    wait_for("/s", process)
+    wait_for("embed ", process)
+    collection = Store.open(tmp_path / "s").collection("c")
+    ends = time.monotonic() + 60
+    while not collection.count() and time.monotonic() < ends:
+        time.sleep(0.05)
     process.send_signal(number)
     said = finish(process)
     assert said.code == code
