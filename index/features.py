@@ -53,12 +53,7 @@ def _features(
     collection: Collection, space: Space, columns: Sequence[str], where: str | Mapping[str, Any] | None
 ) -> Features:
     items = collection.items
-    for name in columns:
-        if name not in items.schema.names:
-            known = [n for n in items.schema.names if n not in schema.RESERVED]
-            raise UnknownName.of(
-                "column", name, known, where=f"collection {collection.name}", hint=f"columns: {', '.join(known)}"
-            )
+    require_columns(collection, columns)
     keys, X = _vectors(collection, space)
     if where is not None:
         keep = member(keys, matching_keys(items, filters.read(where)))
@@ -83,3 +78,14 @@ def _vectors(collection: Collection, space: Space) -> tuple[Keys, FloatMatrix]:
     sums = np.zeros((len(distinct), space.dim), dtype=np.float64)
     np.add.at(sums, inverse, vectors)
     return distinct, (sums / counts[:, None]).astype(np.float32)
+
+
+def require_columns(collection: Collection, names: Sequence[str]) -> None:
+    """Refuse columns that `items` lacks. Raises `UnknownName` with the nearest ones."""
+    present = collection.items.schema.names
+    known = [name for name in present if name not in schema.RESERVED]
+    for name in names:
+        if name not in present:
+            raise UnknownName.of(
+                "column", name, known, where=f"collection {collection.name}", hint=f"columns: {', '.join(known)}"
+            )

@@ -29,7 +29,7 @@ def pillows_resize(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", default=20, help="how many kill -9 instants tests/index/test_faults.py tries")
+    parser.addoption("--kills", default=50, help="how many kill -9 instants tests/index/test_faults.py tries")
     parser.addoption("--all-writes", action="store_true", help="test_faults.py: every write fails once, not a sample")
     parser.addoption("--seeds", type=int, default=40, help="seeds of each planted test; 200 is the full count")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from api import compared, page
+from api import compared, report_page
 from api.acts.embedding import Watch, unwatched
 from api.acts.held import Held
 from api.compared import Wanted
@@ -25,6 +25,7 @@ from embedder.records import MEDIA, Medium, Pixels
 from embedder.space import Space
 from heads.kind import FOLDER, estimator
 from index import files
+from index.features import require_columns
 from index.ingest import Run, ingest_all
 from index.itself import Itself
 from index.selection import IngestOptions
@@ -43,8 +44,7 @@ class Reporting(Held):
     """From stored vectors and labels to verdicts."""
 
     def report(
-        self, name: str, /, *, label: str, encoders: Sequence[str] = (),
-        reference: str | None = None,
+        self, name: str, /, *, label: str, encoders: Sequence[str] = (), reference: str | None = None,
         target: float | None = None, human: float | None = None, delta: float = 0.02,
         layers: bool = True, controls: bool = True,
         group: str | None = None, where: Any = None, min_class_size: int = 5,
@@ -76,6 +76,8 @@ class Reporting(Held):
         started = time.monotonic()
         asked = Asked(seed=seed, **_shares(delta=delta, target=target, human=human))
         collection, other = self.collection(name), None if reference is None else self.collection(reference)
+        # before anything is extracted, which may take hours
+        require_columns(collection, [column for column in (label, group) if column is not None])
         notes: list[str] = []
         chosen = self._chosen(collection, encoders, layers, controls, notes, watch)
         found = gather(
@@ -88,7 +90,7 @@ class Reporting(Held):
         made = answer(found, replace(asked, default=_default(collection, chosen)), refer, _mlp(seed), say)
         made |= {"collection": name, "label": label, "reference": reference, "seed": seed}
         made["seconds"] = round(time.monotonic() - started, 3)
-        return {**made, **_keep(collection, made, page.html(made, self._thumbnails(collection, found, made)))}
+        return {**made, **_keep(collection, made, report_page.html(made, self._thumbnails(collection, found, made)))}
 
     def _chosen(
         self, collection: Collection, names: Sequence[str], layers: bool, controls: bool, notes: list[str], watch: Watch

@@ -144,6 +144,14 @@ def test_one_class_or_a_wrong_name_is_an_error(home: Service) -> None:
         home.report("texts", label="kind", encoders=["hashin:64"])
 
 
+def test_a_wrong_column_is_told_before_anything_is_extracted(home: Service) -> None:
+    before = set(home.collection("texts").spaces())
+    for wrong in ({"label": "kinds"}, {"label": "kind", "group": "nowhere"}):
+        with pytest.raises(pf.UnknownName, match="no column"):
+            home.report("texts", **wrong, encoders=["hashing:48"])
+    assert set(home.collection("texts").spaces()) == before
+
+
 def test_pictures_are_decoded_again_for_their_controls(home: Service) -> None:
     found = home.report("shapes", label="label", seed=3)
     accuracy = {one["name"]: one["accuracy"] for one in found["tables"]["controls"]}
