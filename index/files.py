@@ -9,11 +9,14 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
 import socket
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -22,6 +25,7 @@ from embedder.errors import Damaged, Locked
 
 LOCK_WAIT_S = 60.0
 CRC = "crc32"
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def _nothing(point: str) -> None:
@@ -124,6 +128,36 @@ def check_sha256(path: Path, expected: str) -> None:
 def forget_checksums() -> None:
     """Compare files anew from now on: bytes that rot leave the time of their file as it was."""
     _verified.clear()
+
+
+@contextlib.contextmanager
+def unbroken() -> Iterator[None]:
+    """Let a first Ctrl-C or SIGTERM wait until the block has ended; a second is handled at once.
+
+    Only signals that the main thread handles in Python wait: one that ends the process is as safe as a power cut.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        if waiting:
+            before[number](number, frame)
+        waiting.append(number)
+
+    before = {int(number): handler for number in STOPS if callable(handler := signal.getsignal(number))}
+    for number in before:
+        signal.signal(number, hold)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            # what a second signal has set in the meantime stays
+            if signal.getsignal(number) is hold:
+                signal.signal(number, handler)
+        if len(waiting) == 1:
+            before[waiting[0]](waiting[0], None)
 
 
 @contextlib.contextmanager

@@ -38,8 +38,8 @@ class Fault:
 
 @contextlib.contextmanager
 def committing(collection: Collection) -> Iterator[None]:
-    """Hold the commit lock, and write down what was committed under it."""
-    with files.lock(collection.lock_path("commit")):
+    """Hold the commit lock, and write down what was committed under it; Ctrl-C waits for the end of it."""
+    with files.lock(collection.lock_path("commit")), files.unbroken():
         yield
         record(collection)
 

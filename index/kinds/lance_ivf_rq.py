@@ -22,7 +22,7 @@ class Args:
 
     parts: int = 0
     probes: int = 20
-    shortlist: int = 200
+    shortlist: int = 400
 
 
 def estimate(n: int, dim: int, args: Args) -> _cost.Estimate:

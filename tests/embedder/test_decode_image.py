@@ -30,8 +30,8 @@ def pixels(data: bytes, background: tuple[int, int, int] = WHITE) -> np.ndarray:
 
 
 def outcome(case: Case) -> str:
-    """`ok`, or the reason; the shape must be right and the answer must come in 5 s."""
-    started = time.monotonic()
+    """`ok`, or the reason; the shape must be right and the answer must cost less than 5 s of CPU."""
+    started = time.process_time()
     try:
         found = decode(case.data, WHITE)
         TRANSFORM.pixels(found)
@@ -40,7 +40,7 @@ def outcome(case: Case) -> str:
     except Undecodable as error:
         return error.reason
     finally:
-        assert time.monotonic() - started < 5, case.name
+        assert time.process_time() - started < 5, case.name
 
 
 def test_the_torture_corpus() -> None:

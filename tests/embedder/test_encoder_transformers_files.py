@@ -245,5 +245,5 @@ def test_without_a_hub_the_error_comes_soon_and_names_what_to_use(
     with pytest.raises(EncoderError, match="no hub can be reached") as caught:
         load_encoder(f"transformers:{name}")
     assert ("is ./google-bert" in caught.value.hint) == name.startswith("google"), "a folder is not taken for the hub's"
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 30
     assert "bundled:minilm" in caught.value.hint

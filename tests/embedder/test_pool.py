@@ -235,7 +235,7 @@ def test_closing_early_leaves_no_busy_worker() -> None:
             time.sleep(0.01)
         started = time.monotonic()
         results.close()
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 60
         assert all(gone(int(pid), 5) for pid in pids), "both were asleep"
         assert numbers(pool.map(told(["good 5", "good 6"]), TINY)) == [5, 6]
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +199,41 @@ def test_a_run_of_the_same_space_at_the_same_time_is_refused(tmp_path: Path) -> 
     collection = filled(tmp_path, 3)
     with files.lease(collection.lock_path(SPACE.fingerprint), what="run"), pytest.raises(Locked, match="is busy"):
         run(collection, Rows({"x": "y"}))
+
+
+@pytest.mark.parametrize("point", ["items", "vectors"])
+def test_a_signal_within_a_commit_waits_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    """Between the two tables of a commit a signal would lose what was encoded; after it nothing is lost."""
+    collection, sent = fresh(tmp_path), []
+
+    def fault(found: str) -> None:
+        if found == point and not sent:
+            sent.append(found)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(files, "fault", fault)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(collection, Rows({f"{k}": f"text {k}" for k in range(5)}))
+    assert sent
+    assert signal.getsignal(signal.SIGINT) is before
+    assert len(contents(collection, SPACE)) == 5
+
+
+def test_a_second_signal_does_not_wait() -> None:
+    reached = []
+
+    def impatient() -> None:
+        with files.unbroken():
+            for n in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+                reached.append(n)
+
+    with pytest.raises(KeyboardInterrupt):
+        impatient()
+    assert reached == [0]
 
 
 class Broken(Exception):
