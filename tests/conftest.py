@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# the same examples on every machine, however slow it is; `--hypothesis-profile default` looks for new ones
+settings.register_profile("fixed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fixed")
 
 # set before torch and FAISS are imported: their threads wait for each other busily when tests run side by side
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -56,5 +56,10 @@ def fuzzed(client: TestClient, operation: Any) -> int:
         assert reply.status_code < 500 or reply.status_code in (503, 507), (asked, reply.text)
         assert str(reply.status_code) in declared, (asked, reply.text)
 
-    check()
+    try:
+        check()
+    except SystemError as error:
+        # Python 3.11 (gh-106905): two threads that build a syntax tree at once, as hypothesis does beside an import
+        assert "recursion depth mismatch" in str(error), error
+        check()
     return tried
