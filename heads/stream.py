@@ -212,3 +212,15 @@ def rows_of(X: Any) -> Rows:
     if isinstance(X, Rows):
         return X
     return InMemory(X)
+
+
+def rows_at(X: Floats | Rows, rows: NDArray[np.intp]) -> Floats:
+    """Return some of the rows, at ascending positions."""
+    if not isinstance(X, Rows):
+        return np.asarray(X[rows])
+    parts = [np.empty((0, X.shape[1]), dtype=X.dtype)]
+    for start, block in X.blocks():
+        first, last = np.searchsorted(rows, [start, start + len(block)])
+        if last > first:
+            parts.append(block[rows[first:last] - start])
+    return np.concatenate(parts)

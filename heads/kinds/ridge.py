@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from heads.kind import Arrays
 from heads.kinds._affine import Affine, Codes, Doubles, ordered, temperature
-from heads.stream import Floats, Moments, Rows, rows_of, sums
+from heads.stream import Floats, Moments, Rows, rows_at, rows_of, sums
 
 RATIOS = np.logspace(-6, 3, 28)
 SCORED_UP_TO, LARGEST_UNIT = 2000, 256
@@ -158,13 +158,6 @@ def _cross(found: Decomposed, X: Floats | Rows, Y: Doubles | Codes, n_targets: i
         else:
             cross, total = cross + centred.T @ part, total + part.sum(axis=0)
     return cross, total / found.n
-
-
-def rows_at(X: Floats | Rows, rows: NDArray[np.intp]) -> Floats:
-    """Return some of the rows, at ascending positions."""
-    if not isinstance(X, Rows):
-        return np.asarray(X[rows])
-    return np.concatenate([b[rows[(rows >= a) & (rows < a + len(b))] - a] for a, b in X.blocks()])
 
 
 class Ridge(Affine):
