@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,6 +30,7 @@ class Affine(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     A kind sets after `fit`: `classes_` (C,), `coef_` (C, d), `intercept_` (C,), `mean_` (d,), `scale_`, all float64.
     """
 
+    STREAMS: ClassVar[bool] = True
     UNIT: ClassVar[bool] = False
     LEARNED: ClassVar[tuple[str, ...]] = ()
     MORE: ClassVar[tuple[str, ...]] = ()
@@ -112,6 +113,11 @@ def ordered(rows: Floats, codes: NDArray[Any], groups: ArrayLike | None) -> tupl
     units = np.asarray(names if groups is None else groups).astype(str)
     order = np.lexsort([units, codes, np.asarray(names)])
     return order, units[order].tolist()
+
+
+def names_of(groups: ArrayLike | None, n: int) -> list[str]:
+    """Return the unit of each of n rows that are gone through by blocks: its group, or itself."""
+    return [str(group) for group in (range(n) if groups is None else cast(Sequence[Any], groups))]
 
 
 def unit(rows: Floats) -> Floats:

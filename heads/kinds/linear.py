@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
-from heads.folds import assign
-from heads.kinds._affine import Affine, Codes, Doubles, digests, ordered
+from heads.folds import assign, distinct
+from heads.kinds._affine import Affine, Codes, Doubles, digests, names_of, ordered
 from heads.kinds._softmax import Weights, path
 from heads.stream import Floats, Moments, Prepared, Rows, rows_at, rows_of
 
@@ -57,9 +57,9 @@ class Linear(Affine):
         """
         rows, codes = self._read(X, y)
         if np.prod(rows.shape) > HELD_UP_TO:
-            if groups is None:
-                groups = np.arange(len(codes)) if isinstance(rows, Rows) else digests(rows)
-            return self._stream(rows_of(rows), codes, np.asarray(groups).astype(str).tolist())
+            if groups is None and not isinstance(rows, Rows):
+                groups = digests(rows)
+            return self._stream(rows_of(rows), codes, names_of(groups, len(codes)))
         if isinstance(rows, Rows):
             rows = np.concatenate([block for _, block in rows.blocks()])
         order, units = ordered(rows, codes, groups)
@@ -118,8 +118,8 @@ class Linear(Affine):
 
 def _drawn(units: list[str], seed: int) -> Codes:
     """Return the rows in an order drawn by hashes of their units' names."""
-    names, at = np.unique(np.asarray(units), return_inverse=True)
-    hashes = [int.from_bytes(hashlib.blake2b(f"{seed}\0{u}".encode(), digest_size=8).digest()) for u in names.tolist()]
+    names, at = distinct(units)
+    hashes = [int.from_bytes(hashlib.blake2b(f"{seed}\0{u}".encode(), digest_size=8).digest()) for u in names]
     return np.argsort(np.array(hashes, dtype=np.uint64)[at], kind="stable")
 
 

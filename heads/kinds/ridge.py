@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from heads.folds import distinct
 from heads.kind import Arrays
-from heads.kinds._affine import Affine, Codes, Doubles, ordered, temperature
+from heads.kinds._affine import Affine, Codes, Doubles, names_of, ordered, temperature
 from heads.stream import Floats, Moments, Rows, rows_at, rows_of, sums
 
 RATIOS = np.logspace(-6, 3, 28)
@@ -80,7 +81,8 @@ class Units:
     @classmethod
     def of(cls, units: ArrayLike) -> Units:
         """Sort rows by their unit."""
-        _, inverse, counts = np.unique(np.asarray(units), return_inverse=True, return_counts=True)
+        inverse = np.unique(np.asarray(units), return_inverse=True)[1]
+        counts = np.bincount(inverse)
         rows = np.split(np.argsort(inverse, kind="stable"), np.cumsum(counts)[:-1])
         sizes = sorted({len(r) for r in rows if len(r) > 1})
         kept = [s for s in sizes if s <= LARGEST_UNIT]
@@ -110,7 +112,7 @@ def fit_ridge(X: Floats | Rows, Y: Doubles | Codes, n_targets: int, units: list[
     target = (found.V.T @ cross) / np.sqrt(found.power)[:, None]
     rows = scored(units)
     U, own = found.basis(rows_at(X, rows)), _targets(Y[rows], n_targets) - offset
-    groups = Units.of(np.asarray(units)[rows])
+    groups = Units.of([units[i] for i in rows])
     path, best = [], None
     for value in [lam] if lam is not None else found.grid():
         errors = left_out(U, found.power, target, own, found.n, float(value), groups)
@@ -128,7 +130,10 @@ def scored(units: list[str]) -> NDArray[np.intp]:
     Units of more than 256 rows are not left out, since that costs the cube of their size; if there are no others, rows
     are left out by themselves.
     """
-    _, inverse, counts = np.unique(np.asarray(units), return_inverse=True, return_counts=True)
+    names, seen = distinct(units)
+    rank = np.empty(len(names), dtype=np.intp)
+    rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+    inverse, counts = rank[seen], np.bincount(rank[seen])
     allowed = np.flatnonzero(counts <= LARGEST_UNIT)
     if not len(allowed):
         step = max(1, len(units) // SCORED_UP_TO)
@@ -177,7 +182,7 @@ class Ridge(Affine):
         """Learn from X (n, d) and labels y (n,). Without `groups`, equal rows are one group."""
         rows, codes = self._read(X, y)
         if isinstance(rows, Rows):
-            units = [str(g) for g in (np.arange(len(codes)) if groups is None else np.asarray(groups))]
+            units = names_of(groups, len(codes))
         else:
             order, units = ordered(rows, codes, groups)
             rows, codes = rows[order], codes[order]
@@ -194,12 +199,16 @@ class RidgeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(self, lam: float | None = None, *, seed: int = 0) -> None:
         self.lam, self.seed = lam, seed
 
-    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
+    def fit(self, X: ArrayLike | Rows, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Learn from X (n, d) and numbers y (n,). Without `groups`, equal rows are one group."""
-        rows, numbers = validate_data(self, X, y, dtype=[np.float64, np.float32], y_numeric=True)
-        values = np.asarray(numbers, dtype=np.float64)
-        order, units = ordered(rows, values, groups)
-        found = fit_ridge(rows[order], values[order][:, None], 1, units, self.lam)
+        if isinstance(X, Rows):
+            values, self.n_features_in_ = np.asarray(y, dtype=np.float64), X.shape[1]
+            found = fit_ridge(X, values[:, None], 1, names_of(groups, len(values)), self.lam)
+        else:
+            rows, numbers = validate_data(self, X, y, dtype=[np.float64, np.float32], y_numeric=True)
+            values = np.asarray(numbers, dtype=np.float64)
+            order, units = ordered(rows, values, groups)
+            found = fit_ridge(rows[order], values[order][:, None], 1, units, self.lam)
         self.coef_, self.lambda_, self.path_ = found.W[:, 0], found.lam, found.path
         self.intercept_ = float(found.offset[0] - found.mean @ self.coef_)
         return self
