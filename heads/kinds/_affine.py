@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -109,10 +109,21 @@ def digests(rows: Floats) -> list[str]:
 
 def ordered(rows: Floats, codes: NDArray[Any], groups: ArrayLike | None) -> tuple[NDArray[np.intp], list[str]]:
     """Return an order that does not depend on the one given, and each row's unit in it: equal rows, or its group."""
-    names = digests(rows)
-    units = np.asarray(names if groups is None else groups).astype(str)
-    order = np.lexsort([units, codes, np.asarray(names)])
-    return order, units[order].tolist()
+    units = digests(rows) if groups is None else names_of(groups, len(rows))
+    rank = np.argsort(np.argsort(np.asarray(units, dtype=object), kind="stable"), kind="stable")
+    order = np.lexsort([rank, codes, sketches(rows)])
+    return order, [units[i] for i in order]
+
+
+def sketches(rows: Floats) -> NDArray[np.uint64]:
+    """Return a number for the content of each row: equal rows have equal ones, and others hardly ever."""
+    words = np.ascontiguousarray(rows).view(np.uint32)
+    odd = np.random.default_rng(0).integers(1 << 63, size=words.shape[1], dtype=np.uint64) * 2 + 1
+    return np.concatenate([np.empty(0, np.uint64), *(part @ odd for part in _parts(words))])
+
+
+def _parts(words: NDArray[np.uint32]) -> Iterator[NDArray[np.uint64]]:
+    return (words[a : a + 1024].astype(np.uint64) for a in range(0, len(words), 1024))
 
 
 def names_of(groups: ArrayLike | None, n: int) -> list[str]:

@@ -50,6 +50,13 @@ class Decomposed:
         kept = power > max(power[-1], 0) * max(n, d) * np.finfo(np.float64).eps
         return cls(n, moments.mean, V[:, kept][:, ::-1], power[kept][::-1])
 
+    def is_of(self, X: Floats | Rows) -> bool:
+        """Say whether rows may be those that were decomposed, by their mean."""
+        rows = rows_of(X)
+        mean = sum(block.sum(axis=0, dtype=np.float64) for _, block in rows.blocks()) / rows.shape[0]
+        spread = np.sqrt(self.power.sum() / self.n) if len(self.power) else 0.0
+        return bool(np.abs(mean - self.mean).max() <= 1e-5 * (spread + np.abs(self.mean).max()))
+
     def basis(self, X: Floats) -> Doubles:
         """Return U (m, r) of some of the rows."""
         return np.asarray((X - self.mean) @ self.V / np.sqrt(self.power))
@@ -94,6 +101,7 @@ class _Fit:
     """λ, weights (d, C) and offsets (C,) on rows less `mean`; `rows` were left out, and `held` (m, C) predicted so."""
 
     lam: float
+    axes: Decomposed
     mean: Doubles
     W: Doubles
     offset: Doubles
@@ -102,12 +110,15 @@ class _Fit:
     path: list[list[float]]
 
 
-def fit_ridge(X: Floats | Rows, Y: Doubles | Codes, n_targets: int, units: list[str], lam: float | None) -> _Fit:
-    """Fit targets Y: (n, C), or codes (n,) for ±1 against the rest.
+def fit_ridge(
+    X: Floats | Rows, Y: Doubles | Codes, n_targets: int, units: list[str], lam: float | None,
+    found: Decomposed | None = None,
+) -> _Fit:  # fmt: skip
+    """Fit targets Y: (n, C), or codes (n,) for ±1 against the rest. `found` is what is known of X from before.
 
     The errors of the rows that `scored` names choose λ; they are exact, a unit left out whole.
     """
-    found = Decomposed.of(X)
+    found = Decomposed.of(X) if found is None else found
     cross, offset = _cross(found, X, Y, n_targets)
     target = (found.V.T @ cross) / np.sqrt(found.power)[:, None]
     rows = scored(units)
@@ -121,7 +132,7 @@ def fit_ridge(X: Floats | Rows, Y: Doubles | Codes, n_targets: int, units: list[
             best = (float(value), path[-1][1], errors)
     assert best is not None
     W = found.V @ ((np.sqrt(found.power) / (found.power + best[0]))[:, None] * target)
-    return _Fit(best[0], found.mean, W, offset, rows, own + offset - best[2], path)
+    return _Fit(best[0], found, found.mean, W, offset, rows, own + offset - best[2], path)
 
 
 def scored(units: list[str]) -> NDArray[np.intp]:
@@ -173,6 +184,7 @@ class Ridge(Affine):
     """
 
     LEARNED = ("lambda", "temperature", "path")
+    _axes: Decomposed | None = None
     CHOSEN: ClassVar[dict[str, str]] = {"lam": "lambda_"}
 
     def __init__(self, lam: float | None = None, *, seed: int = 0) -> None:
@@ -180,13 +192,28 @@ class Ridge(Affine):
 
     def fit(self, X: ArrayLike | Rows, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Learn from X (n, d) and labels y (n,). Without `groups`, equal rows are one group."""
+        return self._fit(X, y, groups, None)
+
+    def relabel(self, X: ArrayLike | Rows, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
+        """Fit again to the rows that were fitted last, with other labels: their axes are known, which cost most.
+
+        Raises `ValueError` for other rows than those, as far as their number and mean say.
+        """
+        axes = self._axes
+        rows = X if isinstance(X, Rows) else np.asarray(X)
+        if axes is None or rows.shape != (axes.n, len(axes.mean)) or not axes.is_of(rows):
+            raise ValueError("not the rows that were fitted last: fit instead")
+        return self._fit(rows, y, groups, axes)
+
+    def _fit(self, X: ArrayLike | Rows, y: ArrayLike, groups: ArrayLike | None, axes: Decomposed | None) -> Self:
         rows, codes = self._read(X, y)
         if isinstance(rows, Rows):
             units = names_of(groups, len(codes))
         else:
             order, units = ordered(rows, codes, groups)
             rows, codes = rows[order], codes[order]
-        found = fit_ridge(rows, codes, len(self.classes_), units, self.lam)
+        found = fit_ridge(rows, codes, len(self.classes_), units, self.lam, axes)
+        self._axes = found.axes
         self.temperature_ = temperature(found.held, codes[found.rows])
         self.lambda_, self.path_ = found.lam, found.path
         self._set(found.W.T / self.temperature_, found.offset / self.temperature_, found.mean)
