@@ -300,7 +300,7 @@ class Head:
         """What was measured on held-out items, under plain names."""
         return dict(self.facts["metrics"])
 
-    def predict(self, inputs: Sequence[Any], *, ids: Sequence[str] = (), top_k: int | None = None) -> Predictions:
+    def predict(self, inputs: Sequence[Any] = (), *, ids: Sequence[str] = (), top_k: int | None = None) -> Predictions:
         """Classify pictures (paths, PIL images, arrays), texts, and stored items by `ids`."""
         if isinstance(inputs, (str, bytes)):
             raise UsageError("predict takes a list, not one value", hint="write predict([value])")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder.records import FloatMatrix
-from heads.folds import Ints
+from heads.folds import Ints, distinct
 from heads.metrics import DRAWS, wilson
 from index.view import unit as to_unit
 
@@ -70,7 +70,7 @@ def neighbours(
     """
     bank = bank[sample(len(bank), MOST_BANK, seed)]
     queries = queries[sample(len(queries), MOST_QUERIES, seed)]
-    unit = np.unique(np.asarray(units, dtype=str), return_inverse=True)[1]
+    unit = distinct(units)[1]
     rows, C = to_unit(X[bank]), int(y.max()) + 1
     found = {k: np.zeros((len(queries), C)) for k in NEIGHBOURS}
     for start in range(0, len(queries), TILE):

@@ -47,15 +47,15 @@ class Domain:
         return np.asarray((1 + len(self.calibration) - below) / (len(self.calibration) + 1))
 
 
-def fit(X: FloatMatrix, units: Sequence[str], seed: int = 0) -> Domain | None:
-    """Fit to training rows X (n, dim), whose units stay whole; None where there are too few to say anything.
+def fit(X: FloatMatrix, units: Sequence[str], seed: int = 0, rows: NDArray[np.intp] | None = None) -> Domain | None:
+    """Fit to training rows of X (n, dim), all or those at `rows`; None where there are too few to say anything.
 
-    The split depends on the units' names and `seed`, not on the order of the rows. One row of each unit is used, so
-    that copies do not count twice; at most 2,000 as reference and 1,000 to calibrate.
+    The split depends on the units' names and `seed`, not on the order of the rows; units stay whole. One row of each
+    unit is used, so that copies do not count twice; at most 2,000 as reference and 1,000 to calibrate.
     """
     first: dict[str, int] = {}
-    for row, name in enumerate(units):
-        first.setdefault(name, row)
+    for row in range(len(units)) if rows is None else rows.tolist():
+        first.setdefault(units[row], row)
     drawn = sorted(first, key=lambda name: hashlib.blake2b(f"{seed}\0domain\0{name}".encode(), digest_size=8).digest())
     n_reference = min(len(drawn) // 2, MOST_REFERENCE)
     if n_reference < K:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from embedder.errors import UsageError
 from heads.calibration import Calibration
 from heads.kinds._affine import Affine
+from heads.kinds.knn import Knn
 from heads.kinds.mlp import LAYERS, Mlp
+from heads.neighbours import Neighbours
 from heads.saved import Head
 from index import files
 
@@ -28,7 +30,7 @@ def export(head: Head, path: Path) -> dict[str, Any]:
         `path format bytes inputs classes`.
 
     Raises:
-        UsageError: another suffix, a kind whose model is the stored vectors, or ONNX without the extra `onnx`.
+        UsageError: another suffix, ONNX of `knn`, whose model is the stored vectors, or without the extra `onnx`.
     """
     if path.suffix not in FORMATS:
         raise UsageError(f"{path.name} is neither .onnx nor .npz", where="permafrost export-head")
@@ -37,12 +39,15 @@ def export(head: Head, path: Path) -> dict[str, Any]:
             f"head {head.name}@{head.version} predicts numbers, and only classifiers are exported",
             hint="value = x·coef + intercept: head.safetensors has the first, params of manifest.json the second",
         )
-    if not isinstance(head.model, (Affine, Mlp)):
-        raise UsageError(
-            f"a head of kind {head.kind} cannot be exported: its model is the vectors it was fitted to",
-            where=f"head {head.name}@{head.version}", hint="train another kind, such as linear or ridge",
-        )  # fmt: skip
-    data = _onnx(head) if path.suffix == ".onnx" else _npz(head)
+    if isinstance(head.model, Knn):
+        if path.suffix == ".onnx":
+            raise UsageError(
+                f"a head of kind {head.kind} is no ONNX model: it is the vectors it was fitted to",
+                where=f"head {head.name}@{head.version}", hint="export to .npz, which holds them",
+            )  # fmt: skip
+        data = _neighbours(head, head.model)
+    else:
+        data = _onnx(head) if path.suffix == ".onnx" else _npz(head)
     files.write_bytes(path, data)
     facts = {"path": str(path), "format": path.suffix[1:], "bytes": len(data), "dim": head.space.dim}
     return {**facts, "classes": head.classes}
@@ -78,6 +83,20 @@ def _npz(head: Head) -> bytes:
     arrays |= {f"{name}{k}": value for k, part in enumerate(parts) for name, value in zip("Wb", part, strict=True)}
     if calibration is not None:
         arrays |= {"a": np.array(calibration.a), "c": np.array(calibration.b)}
+    out = io.BytesIO()
+    np.savez(out, allow_pickle=False, **arrays, space=np.asarray(head.space.fingerprint))
+    return out.getvalue()
+
+
+def _neighbours(head: Head, model: Knn) -> bytes:
+    """Return the vectors that are left of those it was fitted to, with their classes, and how they vote."""
+    kept = model.neighbours.rows() if isinstance(model.neighbours, Neighbours) else (model.rows_, model.codes_)
+    found = head.guard.calibration if head.guard is not None else Calibration()
+    arrays: dict[str, Any] = {
+        "classes": np.asarray(head.classes), "rows": kept[0], "codes": kept[1], "k": np.asarray(model.k_),
+        "temperature": np.asarray(model.temperature), "a": np.array(found.a), "c": np.array(found.b),
+        "share": np.bincount(model.codes_, minlength=len(head.classes)) / len(model.codes_),
+    }  # fmt: skip
     out = io.BytesIO()
     np.savez(out, allow_pickle=False, **arrays, space=np.asarray(head.space.fingerprint))
     return out.getvalue()

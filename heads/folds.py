@@ -20,18 +20,31 @@ def units(*facts: Sequence[str | None]) -> list[str]:
     The first fact must not be None; the name is the smallest first fact among the rows that belong together. Content
     hashes come first, so that a name says the same in every Space and after an item was deleted and added again.
     """
-    n = len(facts[0])
-    edges: list[tuple[int, int]] = []
-    nodes: dict[tuple[int, str], int] = {}
-    for k, fact in enumerate(facts):
-        edges += [(row, nodes.setdefault((k, v), n + len(nodes))) for row, v in enumerate(fact) if v is not None]
-    ends = np.array(edges, dtype=np.int64).reshape(-1, 2).T
-    size = n + len(nodes)
-    _, component = connected_components(coo_array((np.ones(len(edges)), (ends[0], ends[1])), shape=(size, size)))
+    n = size = len(facts[0])
+    ends: list[tuple[Ints, Ints]] = []
+    for fact in facts:
+        codes = distinct(fact)[1]
+        here = np.flatnonzero(codes >= 0)
+        ends.append((here, size + codes[here]))
+        size += int(codes.max(initial=-1)) + 1
+    rows, nodes = (np.concatenate(side) for side in zip(*ends, strict=True))
+    graph = coo_array((np.ones(len(rows), dtype=np.int8), (rows, nodes)), shape=(size, size))
+    component = connected_components(graph, directed=False)[1][:n].tolist()
     names: dict[int, str] = {}
-    for c, name in zip(component[:n].tolist(), map(str, facts[0]), strict=True):
+    for c, name in zip(component, map(str, facts[0]), strict=True):
         names[c] = min(name, names.get(c, name))
-    return [names[c] for c in component[:n].tolist()]
+    return [names[c] for c in component]
+
+
+def distinct(names: Sequence[str | None]) -> tuple[list[str], Ints]:
+    """Return the different names in the order they are first seen, and the position of each row's; -1 for None.
+
+    Unlike `numpy.unique` it makes no array of the widest name for every row.
+    """
+    import pyarrow as pa
+
+    found = pa.array(names, pa.string()).dictionary_encode()
+    return found.dictionary.to_pylist(), found.indices.fill_null(-1).to_numpy().astype(np.intp)
 
 
 def assign(unit_of: Sequence[str], y: Ints, k: int, seed: int) -> Ints:
@@ -41,19 +54,26 @@ def assign(unit_of: Sequence[str], y: Ints, k: int, seed: int) -> Ints:
     broken by a hash of `seed` and the unit's name, so the order of the rows does not matter. With units of one row
     every class's counts differ by at most one between folds.
     """
-    names, unit = np.unique(np.asarray(unit_of, dtype=str), return_inverse=True)
-    classes: list[Counter[int]] = [Counter() for _ in names]
-    for u, label in zip(unit.tolist(), y.tolist(), strict=True):
-        classes[u][label] += 1
-    drawn = [hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest() for name in names]
-    order = sorted(range(len(names)), key=lambda u: (min(classes[u]), -classes[u].total(), drawn[u]))
+    names, unit = distinct(unit_of)
+    pairs, counts = np.unique(unit * (int(y.max(initial=0)) + 1) + y, return_counts=True)
+    owner, label = np.divmod(pairs, int(y.max(initial=0)) + 1)
+    first = np.searchsorted(owner, np.arange(len(names) + 1))
+    sizes = np.bincount(unit, minlength=len(names))
+    drawn = np.array([_drawn(seed, name) for name in names], dtype=np.uint64)
+    order = np.lexsort([drawn, -sizes, label[first[:-1]]])
     held: Counter[tuple[int, int]] = Counter()
     total = [0] * k
     fold = np.zeros(len(names), dtype=np.intp)
-    for u in order:
-        best = min(range(k), key=lambda f: (sum(held[f, c] for c in classes[u]), total[f], f))
+    for u in order.tolist():
+        part = slice(first[u], first[u + 1])
+        own = list(zip(label[part].tolist(), counts[part].tolist(), strict=True))
+        best = min(range(k), key=lambda f: (sum(held[f, c] for c, _ in own), total[f], f))
         fold[u] = best
-        total[best] += classes[u].total()
-        for label, count in classes[u].items():
-            held[best, label] += count
+        total[best] += int(sizes[u])
+        for c, count in own:
+            held[best, c] += count
     return np.asarray(fold[unit], dtype=np.intp)
+
+
+def _drawn(seed: int, name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest())

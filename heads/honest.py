@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from embedder.errors import UsageError
 from heads import abstain, calibration, conformal, controls, domain
 from heads.controls import mean, share
-from heads.folds import Ints
+from heads.folds import Ints, distinct
 from heads.guard import Guard
 from heads.labels import Task
 from heads.metrics import scores
@@ -126,7 +126,7 @@ def _guarded(
         least = chosen.threshold
         found |= {"answered": chosen.coverage, "answered_risk": chosen.risk, "answered_risk_bound": chosen.bound}
     sets = conformal.fit(raw, y, wishes.coverage, per_class=wishes.per_class)
-    near = domain.fit(task.X[task.train], [task.units[i] for i in task.train], seed)
+    near = domain.fit(task.X, task.units, seed, rows=task.train)
     return Guard(fitted, sets, near, wishes.max_risk, least), found
 
 
@@ -148,8 +148,8 @@ def _controls(task: Task, held: Held, hold: Hold, right: NDArray[np.bool_], seed
 
 def _part(task: Task, rows: Ints) -> Task:
     return replace(
-        task, keys=task.keys[rows], X=task.X[rows], y=task.y[rows], units=[task.units[i] for i in rows],
-        train=np.arange(len(rows)), test=None,
+        task, keys=task.keys[rows], X=np.asarray(task.X[rows]), y=task.y[rows], units=[task.units[i] for i in rows],
+        train=np.arange(len(rows)), test=None, spilled=None,
     )  # fmt: skip
 
 
@@ -158,7 +158,8 @@ def _naive(task: Task, held: Held, hold: Hold, right: NDArray[np.bool_], seed: i
 
     Both are scored on the rows of two of its folds; nothing is said where under 5 % of the rows have mates.
     """
-    at, sizes = np.unique(np.asarray(task.units), return_inverse=True, return_counts=True)[1:]
+    at = distinct(task.units)[1]
+    sizes = np.bincount(at)
     if (sizes[at] > 1).mean() < NAIVE_FROM:
         return {}
     naive = hold(replace(task, units=[str(key) for key in task.keys.tolist()]), controls.FOLDS_SCORED)

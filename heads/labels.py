@@ -15,6 +15,7 @@ from heads.folds import Ints, units
 from heads.near import near_duplicates
 from index import schema
 from index.features import Features
+from index.spill import Spilled
 
 LEAST_ROWS = 10
 FEW_NUMBERS, ROWS_PER_NUMBER = 20, 10
@@ -28,7 +29,8 @@ class Task:
 
     `units` are equal where rows belong together: copies, near-duplicates, and rows of one group.
     `train` and `test` are positions of rows; `test` is None where no column says which rows to score. `near` rows were
-    joined to others as near-duplicates, from the cosine `near_threshold` on; 1 where none were sought.
+    joined to others as near-duplicates, from the cosine `near_threshold` on; 1 where none were sought. Where `spilled`
+    is there, `X` is its mapped file.
     """
 
     keys: Keys
@@ -41,6 +43,7 @@ class Task:
     left_out: dict[str, int]
     near: int = 0
     near_threshold: float = 1.0
+    spilled: Spilled | None = None
 
 
 def columns(label: str, split: str | None, group: str | None = None) -> list[str]:
@@ -77,12 +80,21 @@ def task(
     classes, y = np.unique(np.array([str(labels[i]) for i in kept], dtype=str), return_inverse=True)
     where_part = np.array([str(parts[i]) for i in kept], dtype=str)
     test = np.flatnonzero(where_part == "test") if split else None
+    X, spilled = taken(rows, kept)
     found = Task(
-        rows.keys[kept], rows.X[kept], np.asarray(y, dtype=np.intp), classes.tolist(), [unit[i] for i in kept],
-        np.flatnonzero(where_part == "train"), test, left_out,
+        rows.keys[kept], X, np.asarray(y, dtype=np.intp), classes.tolist(), [unit[i] for i in kept],
+        np.flatnonzero(where_part == "train"), test, left_out, spilled=spilled,
     )  # fmt: skip
     _refuse_too_little(found, rows, label, split, min_class_size)
     return _joined(found, [hashes[i] for i in kept]) if near else found
+
+
+def taken(rows: Features, kept: Ints) -> tuple[FloatMatrix, Spilled | None]:
+    """Return some of the vectors, and the file that they are in if they are too many to be held."""
+    if rows.spilled is None:
+        return rows.X[kept], None
+    found = rows.spilled.taken(kept)
+    return found.array, found
 
 
 def _joined(found: Task, hashes: Sequence[str]) -> Task:

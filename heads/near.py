@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import beta
 
 from embedder.records import FloatMatrix
-from heads.folds import Ints
+from heads.folds import Ints, distinct
 from index.view import unit
 
 THRESHOLD, STEPS = 0.97, (0.98, 0.99, 0.995, 0.998, 0.999, 0.9995)
@@ -39,7 +39,7 @@ def near_duplicates(X: FloatMatrix, y: Ints, hashes: Sequence[str]) -> tuple[NDA
         y: (n,) codes of classes.
         hashes: (n,) content hashes; equal ones are always joined.
     """
-    content = np.unique(np.asarray(hashes, dtype=str), return_inverse=True)[1].astype(np.int64)
+    content = distinct(hashes)[1].astype(np.int64)
     if len(X) > UP_TO or not len(X):
         return content, 1.0
     rows = unit(np.asarray(X - X.mean(axis=0, dtype=np.float64), dtype=np.float32))

@@ -21,10 +21,12 @@ from heads.folds import Ints, assign, units
 from heads.honest import Wishes
 from heads.interval import Margin
 from heads.kind import RegressorClass
-from heads.labels import LEAST_ROWS, part_of, word
+from heads.labels import LEAST_ROWS, part_of, taken, word
 from heads.metrics import DRAWS
 from heads.near import near_duplicates
+from heads.spilling import by_blocks, rows_for
 from index.features import Features
+from index.spill import Spilled
 
 Floats = NDArray[np.float64]
 FOLDS, ALL_FOLDS_UP_TO = 5, 20_000
@@ -42,6 +44,7 @@ class Measured:
     test: Ints | None
     near: int
     near_threshold: float
+    spilled: Spilled | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def measured(rows: Features, label: str, split: str | None, group: str | None = 
         raise UsageError(f"no row with a number has {split!r} = 'test'", where=where, hint="mark some as test")
     hashes = [rows.columns["content_hash"][i] for i in kept]
     groups = [word(rows.columns[group or "group"][i]) for i in kept]
-    X = rows.X[np.array(kept, dtype=np.intp)]
+    X, spilled = taken(rows, np.array(kept, dtype=np.intp))
     alike, least = near_duplicates(X, np.zeros(len(kept), dtype=np.intp), hashes)
     own = units(hashes, groups)
     joined = units(hashes, groups, [str(code) for code in alike.tolist()])
@@ -82,7 +85,7 @@ def measured(rows: Features, label: str, split: str | None, group: str | None = 
     for name, before in zip(joined, own, strict=True):
         sizes[name].add(before)
     near = sum(len(sizes[name]) > 1 for name in joined)
-    return Measured(rows.keys[np.array(kept, dtype=np.intp)], X, y, joined, train, test, near, least)
+    return Measured(rows.keys[np.array(kept, dtype=np.intp)], X, y, joined, train, test, near, least, spilled)
 
 
 def _number(value: Any, where: str) -> float:
@@ -95,7 +98,7 @@ def _number(value: Any, where: str) -> float:
 
 def fitted(task: Measured, rows: Ints, made: RegressorClass, seed: int) -> Any:
     """Fit to some of the rows."""
-    return made(seed=seed).fit(task.X[rows], task.y[rows], groups=[task.units[i] for i in rows])
+    return made(seed=seed).fit(rows_for(made, task, rows), task.y[rows], groups=[task.units[i] for i in rows])
 
 
 def held_out(task: Measured, made: RegressorClass, seed: int, most: int | None = None) -> HeldValues:
@@ -103,13 +106,14 @@ def held_out(task: Measured, made: RegressorClass, seed: int, most: int | None =
     if task.test is not None:
         model = fitted(task, task.train, made, seed)
         mean = np.full(len(task.test), task.y[task.train].mean())
-        return HeldValues(task.test, model.predict(task.X[task.test]), mean, "the test rows of a column")
+        return HeldValues(task.test, by_blocks(model.predict, task, task.test), mean, "the test rows of a column")
     fold = assign(task.units, np.zeros(len(task.y), dtype=np.intp), FOLDS, seed)
     wanted = (FOLDS if len(task.y) <= ALL_FOLDS_UP_TO else 1) if most is None else most
     parts = [k for k in range(wanted) if (fold == k).any() and (fold != k).any()]
     said, means = np.zeros(len(task.y)), np.zeros(len(task.y))
     for k in parts:
-        said[fold == k] = fitted(task, np.flatnonzero(fold != k), made, seed).predict(task.X[fold == k])
+        model = fitted(task, np.flatnonzero(fold != k), made, seed)
+        said[fold == k] = by_blocks(model.predict, task, np.flatnonzero(fold == k))
         means[fold == k] = task.y[fold != k].mean()
     rows = np.flatnonzero(np.isin(fold, parts))
     which = f"{len(parts)} of {FOLDS}" if len(parts) < FOLDS else f"{FOLDS}"
@@ -133,7 +137,7 @@ def account(
     half, inside = conformal.quantile(off, wishes.coverage), _inside(off, names, wishes.coverage, seed)
     found |= share("coverage", inside, names)
     found["width"] = 2 * half if np.isfinite(half) else None
-    near = domain.fit(task.X[task.train], [task.units[i] for i in task.train], seed)
+    near = domain.fit(task.X, task.units, seed, rows=task.train)
     return found, Margin(wishes.coverage, half, near)
 
 
@@ -156,7 +160,8 @@ def _shuffled(task: Measured, made: RegressorClass, seed: int) -> dict[str, Any]
     own = np.bincount(at, task.y[rows]) / np.bincount(at)
     dealt = np.random.default_rng([seed, 1]).permutation(own)[at]
     part = replace(
-        task, X=task.X[rows], y=dealt, units=names[at].tolist(), train=np.arange(len(rows)), test=None,
+        task, X=np.asarray(task.X[rows]), y=dealt, units=names[at].tolist(), train=np.arange(len(rows)), test=None,
+        spilled=None,
     )  # fmt: skip
     blind = held_out(part, made, seed, controls.FOLDS_SCORED)
     unit = np.array([part.units[i] for i in blind.rows])

@@ -24,9 +24,11 @@ from heads.guard import Guard
 from heads.interval import Margin
 from heads.kind import Estimator, Regressor, estimator, regressor
 from heads.labels import Task, word
+from heads.neighbours import Neighbours
 from heads.noise import Suspects
 from index import files
 from index.store import Collection, check_name, scan
+from index.view import View
 
 FORMAT, FORMATS_READ = 2, (1, 2)
 ARRAYS, MANIFEST, CHECK = "head.safetensors", "manifest.json", "manifest_sha256"
@@ -90,6 +92,17 @@ class Head:
         """Return what `train` returned of it, as plain values."""
         facts = {name: self.manifest[name] for name in (*FACTS, *DETAILS) if name in self.manifest}
         return {"head": self.name, "version": self.version, "space": self.space.fingerprint, **facts}
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether it keeps no rows, and looks its neighbours up where they are stored."""
+        return bool(getattr(self.model, "ELSEWHERE", ())) and not hasattr(self.model, "rows_")
+
+    def standing_on(self, view: View) -> Head:
+        """Return the same head, which looks its rows up in a view of its Space."""
+        self.require_space(view.space)
+        self.model.neighbours = Neighbours(view, self.row_keys, self.row_labels)
+        return self
 
     def require_space(self, space: Space) -> None:
         """Refuse vectors of another Space. Raises `SpaceMismatch`, which names both."""
@@ -179,7 +192,9 @@ def save(
     from safetensors.numpy import save as to_bytes
 
     home = collection.path / "heads" / check_name(name, "head")
-    parts = ((MODEL, model.arrays()), (GUARD, guard.arrays()))
+    elsewhere = getattr(model, "ELSEWHERE", ())
+    learned = {key: value for key, value in model.arrays().items() if key not in elsewhere}
+    parts = ((MODEL, learned), (GUARD, guard.arrays()))
     arrays = {**{prefix + key: value for prefix, part in parts for key, value in part.items()}, **rows}
     data = to_bytes({key: np.ascontiguousarray(value) for key, value in arrays.items()})
     facts = {
@@ -246,7 +261,8 @@ def load_head(collection: Collection, reference: str) -> Head:
     if at and wanted not in map(str, versions):
         listed = ", ".join(map(str, versions))
         raise UnknownName(f"head {name!r} has no version {wanted!r}", where=where, hint=f"versions: {listed}")
-    return _read(_home(collection, name) / (wanted or str(versions[-1])))
+    head = _read(_home(collection, name) / (wanted or str(versions[-1])))
+    return head.standing_on(View(collection, head.space)) if head.looks_up else head
 
 
 def _read(folder: Path) -> Head:
@@ -261,7 +277,9 @@ def _read(folder: Path) -> Head:
         arrays = from_bytes(data)
         numbers = facts.get("task") == "regression"
         made: Any = (regressor if numbers else estimator)(facts["kind"])
-        model, judge = made.restore(_under(MODEL, arrays), facts["params"]), Margin if numbers else Guard
+        learned, judge = _under(MODEL, arrays), Margin if numbers else Guard
+        whole = learned.keys() >= set(getattr(made, "ELSEWHERE", ()))
+        model = (made.restore if whole else made.without_rows)(learned, facts["params"])
         guard = judge.restore(_under(GUARD, arrays), facts["guard"]) if "guard" in facts else None
         return Head(
             facts["name"], facts["version"], facts["kind"], facts["label"], Space.from_json(facts["space"]),

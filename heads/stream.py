@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from embedder.errors import UsageError
 
@@ -200,11 +201,8 @@ class Moments:
 
 def sums(block: Floats, y: NDArray[np.intp], n_classes: int) -> NDArray[np.float64]:
     """Return the sum of the rows of each class, (C, d) float64."""
-    order = np.argsort(y, kind="stable")
-    present, first = np.unique(y[order], return_index=True)
-    found = np.zeros((n_classes, block.shape[1]))
-    found[present] = np.add.reduceat(block[order].astype(np.float64), first, axis=0)
-    return found
+    members = csr_array((np.ones(len(y)), (y, np.arange(len(y)))), shape=(n_classes, len(y)))
+    return np.asarray(members @ block.astype(np.float64, copy=False))
 
 
 def rows_of(X: Any) -> Rows:
@@ -212,3 +210,15 @@ def rows_of(X: Any) -> Rows:
     if isinstance(X, Rows):
         return X
     return InMemory(X)
+
+
+def rows_at(X: Floats | Rows, rows: NDArray[np.intp]) -> Floats:
+    """Return some of the rows, at ascending positions."""
+    if not isinstance(X, Rows):
+        return np.asarray(X[rows])
+    parts = [np.empty((0, X.shape[1]), dtype=X.dtype)]
+    for start, block in X.blocks():
+        first, last = np.searchsorted(rows, [start, start + len(block)])
+        if last > first:
+            parts.append(block[rows[first:last] - start])
+    return np.concatenate(parts)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from embedder.errors import UsageError
 from embedder.space import Space
-from heads import conformal, labels, numbers, saved
+from heads import conformal, labels, numbers, saved, spilling
+from heads.controls import sample
 from heads.folds import Ints, assign
 from heads.honest import Account, Held, Wishes, account
 from heads.kind import Estimator, EstimatorClass, estimator, predicts_numbers, regressor
@@ -23,6 +24,7 @@ from index.features import Features, features
 from index.store import Collection, check_name
 
 FOLDS, ALL_FOLDS_UP_TO = 5, 20_000
+MOST_SCORED = 100_000
 CLASSES, REGRESSION = TASKS = ("classes", "regression")
 
 
@@ -99,7 +101,7 @@ def train(
     estimator(kind)
     head = check_name(name if name is not None else default_name(label), "head")
     chosen = space if isinstance(space, Space) else collection.space(space)
-    rows = features(collection, chosen, labels.columns(label, split, group), where)
+    rows = features(collection, chosen, labels.columns(label, split, group), where, held_up_to=spilling.HELD_BYTES)
     wanted = _task(rows.columns[label], kind, task)
     asked = _Asked(label, kind, split, group, min_class_size, wishes or Wishes(), seed)
     facts, model, arrays, guard = (_numbers if wanted == REGRESSION else _classes)(rows, asked)
@@ -135,7 +137,7 @@ def _classes(rows: Features, asked: _Asked) -> Made:
     made, seed = estimator(asked.kind), asked.seed
     task = labels.task(rows, asked.label, asked.split, asked.min_class_size, asked.group)
     held = held_out(task, made, seed, asked.split)
-    model = _fitted(task, task.train, made, seed)
+    model = fitted(task, task.train, made, seed)
     again = settled(made, model)
     found = account(task, held, lambda part, most: held_out(part, again, seed, most=most), asked.wishes, seed)
     facts = {"n_test": len(held.rows), "split": held.how, **_facts(task, found)}
@@ -177,18 +179,22 @@ def held_out(task: Task, made: EstimatorClass, seed: int, split: str | None = No
     `most` limits how many of the five folds are scored.
     """
     if task.test is not None:
-        model = _fitted(task, task.train, made, seed)
+        model = fitted(task, task.train, made, seed)
         return Held(task.test, _probabilities(model, task, task.test), _describe(task, split))
     fold = assign(task.units, task.y, FOLDS, seed)
     wanted = (FOLDS if len(task.y) <= ALL_FOLDS_UP_TO else 1) if most is None else most
     parts = [k for k in range(wanted) if (fold == k).any()]
-    rows = np.flatnonzero(np.isin(fold, parts))
-    probabilities = np.zeros((len(task.y), len(task.classes)))
+    asked: list[Ints] = []
+    answers: list[NDArray[np.float64]] = []
     for k in parts:
-        model = _fitted(task, np.flatnonzero(fold != k), made, seed)
-        probabilities[fold == k] = _probabilities(model, task, np.flatnonzero(fold == k))
+        model = fitted(task, np.flatnonzero(fold != k), made, seed)
+        held = np.flatnonzero(fold == k)
+        asked.append(held[sample(len(held), MOST_SCORED, seed)])
+        answers.append(_probabilities(model, task, asked[-1]))
+    order = np.argsort(np.concatenate(asked))
+    rows, probabilities = np.concatenate(asked)[order], np.concatenate(answers)[order]
     which = f"{len(parts)}" if len(task.y) <= ALL_FOLDS_UP_TO else f"one of {FOLDS}"
-    return Held(rows, probabilities[rows], f"{which} stratified folds, groups and near copies kept together")
+    return Held(rows, probabilities, f"{which} stratified folds, groups and near copies kept together")
 
 
 def _describe(task: Task, split: str | None) -> str:
@@ -204,12 +210,14 @@ def settled(made: EstimatorClass, model: Estimator) -> EstimatorClass:
     return cast(EstimatorClass, partial(made, **given))
 
 
-def _fitted(task: Task, rows: Ints, made: EstimatorClass, seed: int) -> Estimator:
-    return made(seed=seed).fit(task.X[rows], task.y[rows], groups=[task.units[i] for i in rows])
+def fitted(task: Task, rows: Ints, made: EstimatorClass, seed: int) -> Estimator:
+    """Fit to some of the rows, at ascending positions."""
+    rows = rows[spilling.learned_from(made, task, len(rows), seed)]
+    return made(seed=seed).fit(spilling.rows_for(made, task, rows), task.y[rows], groups=[task.units[i] for i in rows])
 
 
 def _probabilities(model: Estimator, task: Task, rows: Ints) -> NDArray[np.float64]:
     """Return probabilities over all classes; a class that the model never saw gets none."""
     out = np.zeros((len(rows), len(task.classes)))
-    out[:, model.classes_.astype(np.intp)] = model.predict_proba(task.X[rows])
+    out[:, model.classes_.astype(np.intp)] = spilling.by_blocks(model.predict_proba, task, rows)
     return out

@@ -72,6 +72,8 @@ class Classifying(Held):
         if space is not None:
             loaded.require_space(collection.space(space))
         rows = np.concatenate([self._input_vector(collection, loaded.space, one) for one in inputs])
+        if loaded.looks_up:
+            loaded.standing_on(self.view(collection, loaded.space))
         predictions = loaded.predict(rows, top_k=top_k)
         results = [
             {"input": shown(one), "id": one.get("id"), **p.as_json()}

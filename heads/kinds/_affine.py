@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,6 +30,7 @@ class Affine(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     A kind sets after `fit`: `classes_` (C,), `coef_` (C, d), `intercept_` (C,), `mean_` (d,), `scale_`, all float64.
     """
 
+    STREAMS: ClassVar[bool] = True
     UNIT: ClassVar[bool] = False
     LEARNED: ClassVar[tuple[str, ...]] = ()
     MORE: ClassVar[tuple[str, ...]] = ()
@@ -108,10 +109,26 @@ def digests(rows: Floats) -> list[str]:
 
 def ordered(rows: Floats, codes: NDArray[Any], groups: ArrayLike | None) -> tuple[NDArray[np.intp], list[str]]:
     """Return an order that does not depend on the one given, and each row's unit in it: equal rows, or its group."""
-    names = digests(rows)
-    units = np.asarray(names if groups is None else groups).astype(str)
-    order = np.lexsort([units, codes, np.asarray(names)])
-    return order, units[order].tolist()
+    units = digests(rows) if groups is None else names_of(groups, len(rows))
+    rank = np.argsort(np.argsort(np.asarray(units, dtype=object), kind="stable"), kind="stable")
+    order = np.lexsort([rank, codes, sketches(rows)])
+    return order, [units[i] for i in order]
+
+
+def sketches(rows: Floats) -> NDArray[np.uint64]:
+    """Return a number for the content of each row: equal rows have equal ones, and others hardly ever."""
+    words = np.ascontiguousarray(rows).view(np.uint32)
+    odd = np.random.default_rng(0).integers(1 << 63, size=words.shape[1], dtype=np.uint64) * 2 + 1
+    return np.concatenate([np.empty(0, np.uint64), *(part @ odd for part in _parts(words))])
+
+
+def _parts(words: NDArray[np.uint32]) -> Iterator[NDArray[np.uint64]]:
+    return (words[a : a + 1024].astype(np.uint64) for a in range(0, len(words), 1024))
+
+
+def names_of(groups: ArrayLike | None, n: int) -> list[str]:
+    """Return the unit of each of n rows that are gone through by blocks: its group, or itself."""
+    return [str(group) for group in (range(n) if groups is None else cast(Sequence[Any], groups))]
 
 
 def unit(rows: Floats) -> Floats:

@@ -9,6 +9,7 @@ with rotation, which lets n < d be solved in n dimensions.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import ClassVar, Self
 
@@ -16,10 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
-from heads.folds import assign
-from heads.kinds._affine import Affine, Codes, Doubles, ordered
+from heads.folds import assign, distinct
+from heads.kinds._affine import Affine, Codes, Doubles, digests, names_of, ordered
 from heads.kinds._softmax import Weights, path
-from heads.stream import Chosen, Floats, Moments, Prepared, Rows
+from heads.stream import Floats, Moments, Prepared, Rows, rows_at, rows_of
 
 GRID = tuple(float(f"{10.0**k:.4g}") for k in np.arange(-6, 5.1, 0.5))
 FOLDS, ALL_FOLDS_UP_TO = 5, 2000
@@ -27,6 +28,8 @@ PATIENCE = 2
 DOUBLE_UP_TO = 100_000_000
 ONE_THREAD_UP_TO = 1_000_000_000
 TOL_CHOOSING, TOL = 1e-5, 1e-8
+HELD_UP_TO = 50_000_000
+CHOOSING, STARTING = 50_000, 20_000
 
 
 class Linear(Affine):
@@ -49,12 +52,16 @@ class Linear(Affine):
     def fit(self, X: ArrayLike | Rows, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Learn from X (n, d) and labels y (n,). Without `groups`, equal rows are one group.
 
-        `Rows` are gone through a block at a time, in the order they have; each is a group without `groups`.
+        Up to `HELD_UP_TO` values `Rows` are read whole; above, they and arrays alike are gone through by blocks, and
+        each row of `Rows` is a group without `groups`.
         """
         rows, codes = self._read(X, y)
+        if np.prod(rows.shape) > HELD_UP_TO:
+            if groups is None and not isinstance(rows, Rows):
+                groups = digests(rows)
+            return self._stream(rows_of(rows), codes, names_of(groups, len(codes)))
         if isinstance(rows, Rows):
-            given = np.arange(len(codes)) if groups is None else np.asarray(groups)
-            return self._stream(rows, codes, given.astype(str).tolist())
+            rows = np.concatenate([block for _, block in rows.blocks()])
         order, units = ordered(rows, codes, groups)
         rows, work = rows[order], rows.size * len(self.classes_)
         self.mean_ = rows.mean(axis=0, dtype=np.float64)
@@ -78,21 +85,42 @@ class Linear(Affine):
         self._set(found.W.T @ axes.T, found.b, self.mean_, scale)
 
     def _stream(self, rows: Rows, codes: Codes, units: list[str]) -> Self:
-        """Fit without holding the rows: one pass for the moments, then one for each evaluation of the loss."""
-        moments = Moments.of(rows, np.zeros(len(codes), dtype=np.intp), 1)
+        """Fit without holding the rows: a pass for the moments, and one for each evaluation of the loss.
+
+        C is chosen from `CHOOSING` rows, and the search starts from what `STARTING` rows say: of units that are drawn
+        by a hash of their names, so that neither depends on the order.
+        """
+        n, n_classes = rows.shape[0], len(self.classes_)
+        moments = Moments.of(rows, np.zeros(n, dtype=np.intp), 1)
         variances, axes = np.linalg.eigh(moments.total / moments.n)
-        scale = float(np.sqrt(np.maximum(variances, 0).sum() / len(variances))) or 1.0
-        work = rows.shape[0] * rows.shape[1] * len(self.classes_)
-        dtype = np.dtype(np.float64 if work <= DOUBLE_UP_TO else np.float32)
-        prepared, spread = Prepared(rows, moments.mean, scale, dtype), np.maximum(variances, 0) / scale**2
+        variances, axes = np.maximum(variances[::-1], 0), np.ascontiguousarray(axes[:, ::-1])
+        scale = float(np.sqrt(variances.mean())) or 1.0
+        dtype = np.dtype(np.float64 if n * rows.shape[1] * n_classes <= DOUBLE_UP_TO else np.float32)
+        prepared = Prepared(rows, moments.mean, scale, dtype)
+        drawn = _drawn(units, self.seed)
+        some = np.sort(drawn[:CHOOSING])
+        part = rows_at(prepared, some) @ axes.astype(dtype)
         if self.C is None:
-            self.path_, self.C_ = _choose_streaming(prepared, codes, units, axes, spread, self.seed)
+            self.path_, self.C_ = _choose(part, codes[some], [units[i] for i in some], part.shape[1], self.seed)
         else:
             self.path_, self.C_ = [], float(self.C)
-        n_classes = len(self.classes_)
-        (found,) = path(prepared, codes, n_classes, [self.C_], tol=TOL, axes=axes, variance=spread)
+        few = np.isin(some, drawn[:STARTING])
+        first = next(path(part[few], codes[some][few], n_classes, [self.C_ * n / few.sum()], tol=TOL_CHOOSING))
+        del part
+        spread = variances / scale**2
+        (found,) = path(
+            prepared, codes, n_classes, [self.C_], tol=TOL, axes=axes, variance=spread,
+            start=Weights(axes @ first.W, first.b),
+        )  # fmt: skip
         self._set(found.W.T, found.b, moments.mean, scale)
         return self
+
+
+def _drawn(units: list[str], seed: int) -> Codes:
+    """Return the rows in an order drawn by hashes of their units' names."""
+    names, at = distinct(units)
+    hashes = [int.from_bytes(hashlib.blake2b(f"{seed}\0{u}".encode(), digest_size=8).digest()) for u in names]
+    return np.argsort(np.array(hashes, dtype=np.uint64)[at], kind="stable")
 
 
 def _principal_axes(centred: Floats) -> NDArray[np.float64]:
@@ -116,17 +144,7 @@ def _choose(X: Floats, y: Codes, units: list[str], d: int, seed: int) -> tuple[l
     return _chosen_from([f for f in _inner_folds(X, y, units, d, seed) if len(f.rows)])
 
 
-def _choose_streaming(
-    rows: Prepared, y: Codes, units: list[str], axes: Doubles, variance: Doubles, seed: int
-) -> tuple[list[list[float]], float]:
-    """Choose as `_choose` does, holding out one part of five; the whole's centre, scale and axes serve."""
-    held = assign(units, y, FOLDS, seed) == 0
-    if not held.any() or held.all():
-        return [], 1.0
-    return _chosen_from([_StreamedFold(rows, y, held, axes, variance)])
-
-
-def _chosen_from(folds: Sequence[_Fold | _StreamedFold]) -> tuple[list[list[float]], float]:
+def _chosen_from(folds: Sequence[_Fold]) -> tuple[list[list[float]], float]:
     if not folds:
         return [], 1.0
     losses: list[Doubles] = []
@@ -158,22 +176,6 @@ class _Fold:
         """Return the NLL of each scored row at the next C."""
         found: Weights = next(self.path)
         return -found.log_probabilities(self.X)[np.arange(len(self.y)), self.y]
-
-
-class _StreamedFold:
-    """As `_Fold`, of rows that are gone through a block at a time."""
-
-    def __init__(self, rows: Prepared, y: Codes, held: NDArray[np.bool_], axes: Doubles, variance: Doubles) -> None:
-        scored = held & np.isin(y, y[~held])
-        self.scored, self.y = Chosen(rows, scored), y[scored]
-        train = Chosen(rows, ~held)
-        self.path = path(train, y[~held], int(y.max()) + 1, GRID, tol=TOL_CHOOSING, axes=axes, variance=variance)
-
-    def losses(self) -> Doubles:
-        """Return the NLL of each scored row at the next C."""
-        found: Weights = next(self.path)
-        parts = [(a, found.log_probabilities(block)) for a, block in self.scored.blocks()]
-        return np.concatenate([-P[np.arange(len(P)), self.y[a : a + len(P)]] for a, P in parts])
 
 
 def _inner_folds(X: Floats, y: Codes, units: list[str], d: int, seed: int) -> list[_Fold]:

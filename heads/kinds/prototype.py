@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from heads.kinds._affine import Affine, Codes, Doubles, temperature, unit
-from heads.kinds.ridge import SCORED_UP_TO, rows_at
-from heads.stream import Floats, Rows, rows_of, sums
+from heads.kinds.ridge import SCORED_UP_TO
+from heads.stream import Floats, Rows, rows_at, rows_of, sums
 
 
 class Prototype(Affine):

@@ -16,9 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from heads.folds import distinct
 from heads.kind import Arrays
-from heads.kinds._affine import Affine, Codes, Doubles, ordered, temperature
-from heads.stream import Floats, Moments, Rows, rows_of, sums
+from heads.kinds._affine import Affine, Codes, Doubles, names_of, ordered, temperature
+from heads.stream import Floats, Moments, Rows, rows_at, rows_of, sums
 
 RATIOS = np.logspace(-6, 3, 28)
 SCORED_UP_TO, LARGEST_UNIT = 2000, 256
@@ -48,6 +49,13 @@ class Decomposed:
         power, V = np.linalg.eigh(moments.scatter)
         kept = power > max(power[-1], 0) * max(n, d) * np.finfo(np.float64).eps
         return cls(n, moments.mean, V[:, kept][:, ::-1], power[kept][::-1])
+
+    def is_of(self, X: Floats | Rows) -> bool:
+        """Say whether rows may be those that were decomposed, by their mean."""
+        rows = rows_of(X)
+        mean = sum(block.sum(axis=0, dtype=np.float64) for _, block in rows.blocks()) / rows.shape[0]
+        spread = np.sqrt(self.power.sum() / self.n) if len(self.power) else 0.0
+        return bool(np.abs(mean - self.mean).max() <= 1e-5 * (spread + np.abs(self.mean).max()))
 
     def basis(self, X: Floats) -> Doubles:
         """Return U (m, r) of some of the rows."""
@@ -80,7 +88,8 @@ class Units:
     @classmethod
     def of(cls, units: ArrayLike) -> Units:
         """Sort rows by their unit."""
-        _, inverse, counts = np.unique(np.asarray(units), return_inverse=True, return_counts=True)
+        inverse = np.unique(np.asarray(units), return_inverse=True)[1]
+        counts = np.bincount(inverse)
         rows = np.split(np.argsort(inverse, kind="stable"), np.cumsum(counts)[:-1])
         sizes = sorted({len(r) for r in rows if len(r) > 1})
         kept = [s for s in sizes if s <= LARGEST_UNIT]
@@ -92,6 +101,7 @@ class _Fit:
     """λ, weights (d, C) and offsets (C,) on rows less `mean`; `rows` were left out, and `held` (m, C) predicted so."""
 
     lam: float
+    axes: Decomposed
     mean: Doubles
     W: Doubles
     offset: Doubles
@@ -100,17 +110,20 @@ class _Fit:
     path: list[list[float]]
 
 
-def fit_ridge(X: Floats | Rows, Y: Doubles | Codes, n_targets: int, units: list[str], lam: float | None) -> _Fit:
-    """Fit targets Y: (n, C), or codes (n,) for ±1 against the rest.
+def fit_ridge(
+    X: Floats | Rows, Y: Doubles | Codes, n_targets: int, units: list[str], lam: float | None,
+    found: Decomposed | None = None,
+) -> _Fit:  # fmt: skip
+    """Fit targets Y: (n, C), or codes (n,) for ±1 against the rest. `found` is what is known of X from before.
 
     The errors of the rows that `scored` names choose λ; they are exact, a unit left out whole.
     """
-    found = Decomposed.of(X)
+    found = Decomposed.of(X) if found is None else found
     cross, offset = _cross(found, X, Y, n_targets)
     target = (found.V.T @ cross) / np.sqrt(found.power)[:, None]
     rows = scored(units)
     U, own = found.basis(rows_at(X, rows)), _targets(Y[rows], n_targets) - offset
-    groups = Units.of(np.asarray(units)[rows])
+    groups = Units.of([units[i] for i in rows])
     path, best = [], None
     for value in [lam] if lam is not None else found.grid():
         errors = left_out(U, found.power, target, own, found.n, float(value), groups)
@@ -119,7 +132,7 @@ def fit_ridge(X: Floats | Rows, Y: Doubles | Codes, n_targets: int, units: list[
             best = (float(value), path[-1][1], errors)
     assert best is not None
     W = found.V @ ((np.sqrt(found.power) / (found.power + best[0]))[:, None] * target)
-    return _Fit(best[0], found.mean, W, offset, rows, own + offset - best[2], path)
+    return _Fit(best[0], found, found.mean, W, offset, rows, own + offset - best[2], path)
 
 
 def scored(units: list[str]) -> NDArray[np.intp]:
@@ -128,7 +141,10 @@ def scored(units: list[str]) -> NDArray[np.intp]:
     Units of more than 256 rows are not left out, since that costs the cube of their size; if there are no others, rows
     are left out by themselves.
     """
-    _, inverse, counts = np.unique(np.asarray(units), return_inverse=True, return_counts=True)
+    names, seen = distinct(units)
+    rank = np.empty(len(names), dtype=np.intp)
+    rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+    inverse, counts = rank[seen], np.bincount(rank[seen])
     allowed = np.flatnonzero(counts <= LARGEST_UNIT)
     if not len(allowed):
         step = max(1, len(units) // SCORED_UP_TO)
@@ -160,13 +176,6 @@ def _cross(found: Decomposed, X: Floats | Rows, Y: Doubles | Codes, n_targets: i
     return cross, total / found.n
 
 
-def rows_at(X: Floats | Rows, rows: NDArray[np.intp]) -> Floats:
-    """Return some of the rows, at ascending positions."""
-    if not isinstance(X, Rows):
-        return np.asarray(X[rows])
-    return np.concatenate([b[rows[(rows >= a) & (rows < a + len(b))] - a] for a, b in X.blocks()])
-
-
 class Ridge(Affine):
     """Least squares on ±1 for each class; probabilities are a softmax whose temperature fits the left-out scores.
 
@@ -175,6 +184,7 @@ class Ridge(Affine):
     """
 
     LEARNED = ("lambda", "temperature", "path")
+    _axes: Decomposed | None = None
     CHOSEN: ClassVar[dict[str, str]] = {"lam": "lambda_"}
 
     def __init__(self, lam: float | None = None, *, seed: int = 0) -> None:
@@ -182,13 +192,28 @@ class Ridge(Affine):
 
     def fit(self, X: ArrayLike | Rows, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Learn from X (n, d) and labels y (n,). Without `groups`, equal rows are one group."""
+        return self._fit(X, y, groups, None)
+
+    def relabel(self, X: ArrayLike | Rows, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
+        """Fit again to the rows that were fitted last, with other labels: their axes are known, which cost most.
+
+        Raises `ValueError` for other rows than those, as far as their number and mean say.
+        """
+        axes = self._axes
+        rows = X if isinstance(X, Rows) else np.asarray(X)
+        if axes is None or rows.shape != (axes.n, len(axes.mean)) or not axes.is_of(rows):
+            raise ValueError("not the rows that were fitted last: fit instead")
+        return self._fit(rows, y, groups, axes)
+
+    def _fit(self, X: ArrayLike | Rows, y: ArrayLike, groups: ArrayLike | None, axes: Decomposed | None) -> Self:
         rows, codes = self._read(X, y)
         if isinstance(rows, Rows):
-            units = [str(g) for g in (np.arange(len(codes)) if groups is None else np.asarray(groups))]
+            units = names_of(groups, len(codes))
         else:
             order, units = ordered(rows, codes, groups)
             rows, codes = rows[order], codes[order]
-        found = fit_ridge(rows, codes, len(self.classes_), units, self.lam)
+        found = fit_ridge(rows, codes, len(self.classes_), units, self.lam, axes)
+        self._axes = found.axes
         self.temperature_ = temperature(found.held, codes[found.rows])
         self.lambda_, self.path_ = found.lam, found.path
         self._set(found.W.T / self.temperature_, found.offset / self.temperature_, found.mean)
@@ -201,12 +226,16 @@ class RidgeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(self, lam: float | None = None, *, seed: int = 0) -> None:
         self.lam, self.seed = lam, seed
 
-    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
+    def fit(self, X: ArrayLike | Rows, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Learn from X (n, d) and numbers y (n,). Without `groups`, equal rows are one group."""
-        rows, numbers = validate_data(self, X, y, dtype=[np.float64, np.float32], y_numeric=True)
-        values = np.asarray(numbers, dtype=np.float64)
-        order, units = ordered(rows, values, groups)
-        found = fit_ridge(rows[order], values[order][:, None], 1, units, self.lam)
+        if isinstance(X, Rows):
+            values, self.n_features_in_ = np.asarray(y, dtype=np.float64), X.shape[1]
+            found = fit_ridge(X, values[:, None], 1, names_of(groups, len(values)), self.lam)
+        else:
+            rows, numbers = validate_data(self, X, y, dtype=[np.float64, np.float32], y_numeric=True)
+            values = np.asarray(numbers, dtype=np.float64)
+            order, units = ordered(rows, values, groups)
+            found = fit_ridge(rows[order], values[order][:, None], 1, units, self.lam)
         self.coef_, self.lambda_, self.path_ = found.W[:, 0], found.lam, found.path
         self.intercept_ = float(found.offset[0] - found.mean @ self.coef_)
         return self

@@ -123,3 +123,21 @@ def test_a_regressor_comes_back_the_same() -> None:
 
 def test_scikit_learn_takes_it_for_a_regressor() -> None:
     check_estimator(RidgeRegressor(), on_skip=None)
+
+
+def test_other_labels_of_the_same_rows_give_what_a_fit_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = load_digits(return_X_y=True)
+    X, y, units = X[:500], y[:500], np.arange(500)
+    model = Ridge().fit(X, y, units)
+    changed = np.where(np.arange(500) < 50, (y + 1) % 10, y)
+    expected = Ridge().fit(X, changed, units)
+    monkeypatch.setattr(Decomposed, "of", classmethod(lambda cls, X: pytest.fail("the axes are known")))
+    model.relabel(X, changed, units)
+    assert model.lambda_ == expected.lambda_
+    assert np.abs(model.coef_ - expected.coef_).max() < 1e-9
+    with pytest.raises(ValueError, match="fitted last"):
+        model.relabel(X[:499], changed[:499])
+    with pytest.raises(ValueError, match="fitted last"):
+        model.relabel(X + 1.0, changed)
+    with pytest.raises(ValueError, match="fitted last"):
+        Ridge().relabel(X, y)

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits, load_iris, load_wine, make_classificat
 from sklearn.linear_model import LogisticRegression
 
 from embedder.errors import UsageError
-from heads.kinds import linear
+from heads.kinds import _losses, linear
 from heads.kinds._softmax import path
 from heads.kinds.lda import Lda
 from heads.kinds.linear import Linear
@@ -49,7 +49,10 @@ def test_a_file_of_other_things_is_refused(what: np.ndarray, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("kind", [Linear, Ridge, Lda, Prototype])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_weights_are_those_in_memory(kind: type[Linear], dtype: type, tmp_path: Path) -> None:
+def test_the_weights_are_those_in_memory(
+    kind: type[Linear], dtype: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "HELD_UP_TO", 0)
     X, y = DIGITS[0].astype(dtype), DIGITS[1]
     units = np.arange(len(y))
     chosen = {Linear: {"C": 0.1}}.get(kind, {})
@@ -61,16 +64,33 @@ def test_the_weights_are_those_in_memory(kind: type[Linear], dtype: type, tmp_pa
     assert np.abs(one.predict_proba(X) - two.predict_proba(X)).max() < 1e-5
 
 
-def test_c_is_chosen_from_a_stream_as_from_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "ALL_FOLDS_UP_TO", 100)
+def test_rows_by_blocks_reach_the_optimum_of_rows_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = DIGITS[0].astype(np.float32), DIGITS[1]
-    one, two = Linear().fit(X, y, np.arange(len(y))), Linear().fit(stored(tmp_path, X), y)
-    assert 0.3 < two.C_ / one.C_ < 3.5
-    assert (one.predict(X) == two.predict(X)).mean() > 0.995
+    held = Linear().fit(stored(tmp_path, X), y)
+    monkeypatch.setattr(linear, "HELD_UP_TO", 0)
+    monkeypatch.setattr(linear, "STARTING", 300)
+    passed = Linear().fit(stored(tmp_path, X), y)
+    assert passed.C_ == held.C_
+    assert np.abs(held.predict_proba(X) - passed.predict_proba(X)).max() < 1e-3
+    losses = [objective((X - m.mean_) / m.scale_, y, m.coef_.T, m.intercept_, m.C_) for m in (held, passed)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+
+
+def test_by_blocks_the_order_of_the_rows_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = DIGITS[0].astype(np.float32)[:900], DIGITS[1][:900]
+    for name, value in (("HELD_UP_TO", 0), ("CHOOSING", 500), ("STARTING", 300)):
+        monkeypatch.setattr(linear, name, value)
+    order = np.random.default_rng(0).permutation(900)
+    units = np.arange(900)
+    one, two = Linear().fit(X, y, units), Linear().fit(X[order], y[order], units[order])
+    assert one.C_ == two.C_
+    assert np.abs(one.coef_ - two.coef_).max() < 1e-3 * np.abs(one.coef_).max()
 
 
 @pytest.mark.parametrize("kind", [Linear, Ridge, Lda, Prototype])
-def test_memory_is_bounded_by_a_block(kind: type[Linear], tmp_path: Path) -> None:
+def test_memory_is_bounded_by_a_block(kind: type[Linear], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("HELD_UP_TO", 0), ("CHOOSING", 1000), ("STARTING", 1000)):
+        monkeypatch.setattr(linear, name, value)
     rng = np.random.default_rng(0)
     y = np.arange(20_000) % 4
     X = (rng.normal(size=(4, 64))[y] + rng.normal(size=(20_000, 64))).astype(np.float32)
@@ -110,8 +130,10 @@ def objective(X: np.ndarray, y: np.ndarray, W: np.ndarray, b: np.ndarray, C: flo
     return float(nll.mean() + (W * W).sum() / (2 * C * len(y)))
 
 
+@pytest.mark.parametrize("limit", [0, 10**9])
 @pytest.mark.parametrize("scale", [0.3, 1.0])
-def test_a_path_reaches_what_each_c_reaches_alone(scale: float) -> None:
+def test_a_path_reaches_what_each_c_reaches_alone(scale: float, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_losses, "HELD_UP_TO", limit)
     X, y = DIGITS[0][:600] * scale / 16, DIGITS[1][:600]
     X = X - X.mean(axis=0)
     Cs = np.logspace(-4, 3, 15).tolist()
