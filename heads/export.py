@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from embedder.errors import UsageError
 from heads.calibration import Calibration
+from heads.kind import REGRESSION
 from heads.kinds._affine import Affine
 from heads.kinds.mlp import LAYERS, Mlp
 from heads.saved import Head
+from heads.tags import Tags
 from index import files
 
 OPSET = 17
@@ -24,6 +26,8 @@ Layer = tuple[NDArray[np.float64], NDArray[np.float64]]
 def export(head: Head, path: Path) -> dict[str, Any]:
     """Write a head as a map from vectors (n, dim) of its Space to probabilities (n, C), by the suffix of `path`.
 
+    Of a head that gives several classes they do not sum to one, and the file has a threshold for each.
+
     Returns:
         `path format bytes inputs classes`.
 
@@ -32,7 +36,7 @@ def export(head: Head, path: Path) -> dict[str, Any]:
     """
     if path.suffix not in FORMATS:
         raise UsageError(f"{path.name} is neither .onnx nor .npz", where="permafrost export-head")
-    if head.row_values is not None:
+    if head.task == REGRESSION:
         raise UsageError(
             f"head {head.name}@{head.version} predicts numbers, and only classifiers are exported",
             hint="value = x·coef + intercept: head.safetensors has the first, params of manifest.json the second",
@@ -76,6 +80,8 @@ def _npz(head: Head) -> bytes:
     unit, parts, calibration = _calibrated(head)
     arrays: dict[str, Any] = {"classes": np.asarray(head.classes), "unit": np.asarray(unit)}
     arrays |= {f"{name}{k}": value for k, part in enumerate(parts) for name, value in zip("Wb", part, strict=True)}
+    if isinstance(head.guard, Tags):
+        arrays["thresholds"] = np.array(head.guard.thresholds)
     if calibration is not None:
         arrays |= {"a": np.array(calibration.a), "c": np.array(calibration.b)}
     out = io.BytesIO()
@@ -109,13 +115,17 @@ def _onnx(head: Head) -> bytes:
             helper.make_node("Add", ["scaled", "c"], ["moved"]),
         ]
         at = "moved"
-    nodes.append(helper.make_node("Softmax", [at], ["probabilities"], axis=1))
+    several = isinstance(head.guard, Tags)
+    last = helper.make_node("Sigmoid", [at], ["probabilities"]) if several else None
+    nodes.append(last or helper.make_node("Softmax", [at], ["probabilities"], axis=1))
     shapes = {"vectors": head.space.dim, "probabilities": len(head.classes)}
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", d]) for name, d in shapes.items()]
     graph = helper.make_graph(nodes, head.name, ends[:1], ends[1:], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="permafrost")
     model.ir_version = 8
     facts = {"space": head.space.fingerprint, "classes": "\n".join(head.classes), "label": head.label}
+    if several:
+        facts["thresholds"] = "\n".join(map(str, head.guard.thresholds))
     helper.set_model_props(model, facts)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())

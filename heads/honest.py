@@ -14,6 +14,7 @@ from heads import abstain, calibration, conformal, controls, domain
 from heads.controls import mean, share
 from heads.folds import Ints
 from heads.guard import Guard
+from heads.holding import Held, part_of_task
 from heads.labels import Task
 from heads.metrics import scores
 from heads.noise import Suspects, suspects
@@ -21,15 +22,6 @@ from heads.tables import confusion, per_class
 
 Floats = NDArray[np.float64]
 NAIVE_FROM = 0.05
-
-
-@dataclass(frozen=True)
-class Held:
-    """Held-out predictions: `probabilities[i]` (C,) of row `rows[i]` of the task; `how` says how they were held out."""
-
-    rows: Ints
-    probabilities: Floats
-    how: str
 
 
 Hold = Callable[[Task, int | None], Held]
@@ -137,20 +129,13 @@ def _controls(task: Task, held: Held, hold: Hold, right: NDArray[np.bool_], seed
     for k, P in votes.items():
         found |= share(f"knn_{k}", P.argmax(axis=1) == task.y[queries], asked)
     some = controls.sample(len(task.train), controls.SHUFFLED_ROWS, seed)
-    part = _part(task, task.train[some])
+    part = part_of_task(task, task.train[some])
     part = replace(part, y=controls.shuffled(part.y, part.units, seed))
     blind = hold(part, controls.FOLDS_SCORED)
     found |= share(
         "shuffled", blind.probabilities.argmax(axis=1) == part.y[blind.rows], np.asarray(part.units)[blind.rows]
     )
     return found | (_naive(task, held, hold, right, seed) if task.test is None else _copies(task, held, right))
-
-
-def _part(task: Task, rows: Ints) -> Task:
-    return replace(
-        task, keys=task.keys[rows], X=task.X[rows], y=task.y[rows], units=[task.units[i] for i in rows],
-        train=np.arange(len(rows)), test=None,
-    )  # fmt: skip
 
 
 def _naive(task: Task, held: Held, hold: Hold, right: NDArray[np.bool_], seed: int) -> dict[str, Any]:

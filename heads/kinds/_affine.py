@@ -107,10 +107,13 @@ def digests(rows: Floats) -> list[str]:
 
 
 def ordered(rows: Floats, codes: NDArray[Any], groups: ArrayLike | None) -> tuple[NDArray[np.intp], list[str]]:
-    """Return an order that does not depend on the one given, and each row's unit in it: equal rows, or its group."""
+    """Return an order that does not depend on the one given, and each row's unit in it: equal rows, or its group.
+
+    `codes` is (n,), or (n, C) where a row has several classes.
+    """
     names = digests(rows)
     units = np.asarray(names if groups is None else groups).astype(str)
-    order = np.lexsort([units, codes, np.asarray(names)])
+    order = np.lexsort([units, *(codes.T if codes.ndim == 2 else [codes]), np.asarray(names)])
     return order, units[order].tolist()
 
 

@@ -147,7 +147,7 @@ class _Fold:
 
     def __init__(self, X: Floats, y: Codes, held: NDArray[np.bool_], n_classes: int, d: int) -> None:
         train, labels = X[~held], y[~held]
-        self.rows = np.flatnonzero(held & np.isin(y, labels))
+        self.rows = np.flatnonzero(_scored(y, held))
         self.y, mean = y[self.rows], train.mean(axis=0)
         scale = _scale(train, d)
         self.X = np.asarray((X[self.rows] - mean) / scale, dtype=np.float32)
@@ -157,29 +157,37 @@ class _Fold:
     def losses(self) -> NDArray[np.float64]:
         """Return the NLL of each scored row at the next C."""
         found: Weights = next(self.path)
-        return -found.log_probabilities(self.X)[np.arange(len(self.y)), self.y]
+        return found.losses(self.X, self.y)
 
 
 class _StreamedFold:
     """As `_Fold`, of rows that are gone through a block at a time."""
 
     def __init__(self, rows: Prepared, y: Codes, held: NDArray[np.bool_], axes: Doubles, variance: Doubles) -> None:
-        scored = held & np.isin(y, y[~held])
+        scored = _scored(y, held)
         self.scored, self.y = Chosen(rows, scored), y[scored]
         train = Chosen(rows, ~held)
-        self.path = path(train, y[~held], int(y.max()) + 1, GRID, tol=TOL_CHOOSING, axes=axes, variance=variance)
+        self.path = path(train, y[~held], _classes(y), GRID, tol=TOL_CHOOSING, axes=axes, variance=variance)
 
     def losses(self) -> Doubles:
         """Return the NLL of each scored row at the next C."""
         found: Weights = next(self.path)
-        parts = [(a, found.log_probabilities(block)) for a, block in self.scored.blocks()]
-        return np.concatenate([-P[np.arange(len(P)), self.y[a : a + len(P)]] for a, P in parts])
+        return np.concatenate([found.losses(rows, self.y[a : a + len(rows)]) for a, rows in self.scored.blocks()])
 
 
 def _inner_folds(X: Floats, y: Codes, units: list[str], d: int, seed: int) -> list[_Fold]:
     fold = assign(units, y, FOLDS, seed)
     parts = range(FOLDS if len(y) <= ALL_FOLDS_UP_TO else 1)
-    return [_Fold(X, y, fold == k, int(y.max()) + 1, d) for k in parts if 0 < (fold == k).sum() < len(y)]
+    return [_Fold(X, y, fold == k, _classes(y), d) for k in parts if 0 < (fold == k).sum() < len(y)]
+
+
+def _scored(y: Codes, held: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Say which held-out rows are scored: those whose one class the others have, or all where a row has several."""
+    return held if y.ndim == 2 else np.asarray(held & np.isin(y, y[~held]))
+
+
+def _classes(y: Codes) -> int:
+    return y.shape[1] if y.ndim == 2 else int(y.max()) + 1
 
 
 ESTIMATOR = Linear
