@@ -56,8 +56,9 @@ class HeadRequest(Strict):
     per_class: bool | None = None
     max_risk: float | None = Field(None, gt=0, lt=1)
     controls: bool | None = None
-    task: Literal["classes", "regression", "multilabel"] | None = None
+    task: Literal["classes", "regression", "multilabel", "ordinal"] | None = None
     separator: str | None = Field(None, min_length=1, max_length=8)
+    order: list[str] | None = Field(None, min_length=2, max_length=100)
     seed: int | None = Field(None, ge=0, le=2**31)
 
 

@@ -47,7 +47,10 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Account:
-    """`metrics` by name; the tables; the guard to save; and `suspects`, whose rows are positions in the task."""
+    """`metrics` by name; the tables; the guard to save; and `suspects`, whose rows are positions in the task.
+
+    `said` (n_test,) are the codes of the most probable classes of the held-out rows.
+    """
 
     metrics: dict[str, Any]
     per_class: list[dict[str, Any]]
@@ -55,6 +58,7 @@ class Account:
     promise: str
     guard: Guard
     suspects: Suspects
+    said: Ints
 
 
 def account(task: Task, held: Held, hold: Hold, wishes: Wishes, seed: int) -> Account:
@@ -84,7 +88,7 @@ def account(task: Task, held: Held, hold: Hold, wishes: Wishes, seed: int) -> Ac
     said, promise = P.argmax(axis=1), conformal.EXACT if task.test is not None else conformal.FOLDED
     return Account(
         metrics, per_class(y, said, task.classes, unit), confusion(y, said, task.classes, unit), promise, guard,
-        replace(doubted, rows=held.rows[doubted.rows]),
+        replace(doubted, rows=held.rows[doubted.rows]), said,
     )  # fmt: skip
 
 

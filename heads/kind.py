@@ -16,9 +16,13 @@ from embedder import kinds
 from embedder.errors import UsageError
 
 FOLDER = "heads.kinds"
-CLASSES, REGRESSION, MULTILABEL = "classes", "regression", "multilabel"
-OFFERS = {CLASSES: "ESTIMATOR", REGRESSION: "REGRESSOR", MULTILABEL: "MULTILABEL"}
-PREDICTS = {CLASSES: "classes", REGRESSION: "numbers", MULTILABEL: "several classes an item"}
+CLASSES, REGRESSION, MULTILABEL, ORDINAL = "classes", "regression", "multilabel", "ordinal"
+OFFERS = {
+    CLASSES: ("ESTIMATOR",), REGRESSION: ("REGRESSOR",), MULTILABEL: ("MULTILABEL",), ORDINAL: ("ORDINAL", "ESTIMATOR"),
+}  # fmt: skip
+PREDICTS = {
+    CLASSES: "classes", REGRESSION: "numbers", MULTILABEL: "several classes an item", ORDINAL: "classes in an order",
+}  # fmt: skip
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -87,9 +91,13 @@ class RegressorClass(Protocol):
 
 
 def tasks(kind: str) -> list[str]:
-    """Return the tasks that a kind does. Raises `UnknownName` with the nearest kinds."""
+    """Return the tasks that a kind does, the one that it is for first. Raises `UnknownName` with the nearest kinds."""
+    return [task for task in OFFERS if _offered(kind, task) is not None]
+
+
+def _offered(kind: str, task: str) -> Any:
     found = kinds.load(FOLDER, kind, "head kind")
-    return [task for task, name in OFFERS.items() if hasattr(found, name)]
+    return next((getattr(found, name) for name in OFFERS[task] if hasattr(found, name)), None)
 
 
 def maker(kind: str, task: str) -> Any:
@@ -99,7 +107,7 @@ def maker(kind: str, task: str) -> Any:
         UnknownName: no such kind.
         UsageError: it does not do that; the kinds that do are named.
     """
-    found = getattr(kinds.load(FOLDER, kind, "head kind"), OFFERS[task], None)
+    found = _offered(kind, task)
     if found is None:
         others = [name for name in kinds.names(FOLDER) if task in tasks(name)]
         predicts = " and ".join(PREDICTS[one] for one in tasks(kind))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from embedder.errors import UsageError
+from embedder.errors import UnknownName, UsageError
 from embedder.records import FloatMatrix, Keys
 from heads.folds import Ints, units
 from heads.near import near_duplicates
@@ -25,7 +25,7 @@ TEST_WORDS = frozenset({"test", "testing"})
 
 @dataclass(frozen=True)
 class Task:
-    """Rows of classes that are large enough: `y` are codes into `classes` (sorted).
+    """Rows of classes that are large enough: `y` are codes into `classes` (sorted, or in the user's order).
 
     Where a row may have several classes, `y` is (n, C) of 0 and 1.
 
@@ -59,23 +59,53 @@ def columns(label: str, split: str | None, group: str | None = None) -> list[str
 
 
 def task(
-    rows: Features, label: str, split: str | None, min_class_size: int, group: str | None = None, *, near: bool = True
-) -> Task:
+    rows: Features, label: str, split: str | None, min_class_size: int, group: str | None = None, *, near: bool = True,
+    order: Sequence[str] | None = None,
+) -> Task:  # fmt: skip
     """Choose rows and classes, and join the rows that must not be parted: copies, near-duplicates, and equal `group`s.
 
     A class counts its members by distinct content among the rows to train on; without `split` they must also come from
-    two units at least, or the class could never be both learned and scored.
+    two units at least, or the class could never be both learned and scored. With `order` the codes follow it.
 
     Raises:
         UsageError: the label is a measurement, `split` holds another word, or too little remains.
+        UnknownName: the column holds a value that `order` lacks.
     """
     _refuse_measurement(rows.columns[label], label)
-    words = map(word, rows.columns[label])
+    words = [word(value) for value in rows.columns[label]]
     asked = _Asked(rows, label, split, min_class_size, group)
     usable = _usable(asked, [None if one is None else (one,) for one in words])
     kept = [i for i in usable.rows if usable.named[i][0] not in usable.left_out]
     classes, y = np.unique(np.array([usable.named[i][0] for i in kept], dtype=str), return_inverse=True)
-    return _task(asked, usable, kept, classes.tolist(), np.asarray(y, dtype=np.intp), near=near)
+    known, codes = classes.tolist(), np.asarray(y, dtype=np.intp)
+    if order is not None:
+        known, codes = _placed(known, codes, order, label)
+    return _task(asked, usable, kept, known, codes, near=near)
+
+
+def _placed(classes: Sequence[str], y: Ints, order: Sequence[str], label: str) -> tuple[list[str], Ints]:
+    """Return the classes in an order, and codes that follow it."""
+    if len(set(order)) < len(order):
+        raise UsageError(f"the order {','.join(order)} names a class twice", hint="--order A,B,C, the lowest first")
+    for name in classes:
+        if name not in order:
+            hint = f"--order names every class of column {label!r}: {', '.join(classes[:10])}"
+            raise UnknownName.of("class of the order", name, order, where=f"column {label!r}", hint=hint)
+    ranked = [name for name in order if name in classes]
+    return ranked, np.array([ranked.index(name) for name in classes], dtype=np.intp)[y]
+
+
+def order_of(values: Sequence[Any], label: str) -> list[str]:
+    """Return the order of classes that are whole numbers. Raises `UsageError` where they are not."""
+    words = sorted({said for said in map(word, values) if said is not None})
+    try:
+        return sorted(words, key=int)
+    except ValueError:
+        shown = ", ".join(words[:4]) + (", …" if len(words) > 4 else "")
+        raise UsageError(
+            f"the order of the classes of column {label!r} is not known",
+            hint=f"--order A,B,C, the lowest first: {shown}",
+        ) from None
 
 
 def several(

@@ -22,7 +22,7 @@ from embedder.space import Space, canonical_json
 from heads.folds import Ints
 from heads.guard import Guard
 from heads.interval import Margin
-from heads.kind import CLASSES, MULTILABEL, REGRESSION, Estimator, Regressor, maker
+from heads.kind import CLASSES, MULTILABEL, ORDINAL, REGRESSION, Estimator, Regressor, maker
 from heads.labels import Task, names, word
 from heads.noise import Suspects
 from heads.prediction import Prediction, ranked
@@ -35,7 +35,7 @@ ARRAYS, MANIFEST, CHECK = "head.safetensors", "manifest.json", "manifest_sha256"
 MODEL, GUARD, SUSPECT = "model.", "guard.", "suspect_"
 MOST_PROBABILITIES = 5_000_000
 FACTS = ("kind", "label", "classes", "n_train", "n_test", "metrics", "left_out", "split", "created")
-GUARDS: Mapping[str, Any] = {CLASSES: Guard, REGRESSION: Margin, MULTILABEL: Tags}
+GUARDS: Mapping[str, Any] = {CLASSES: Guard, REGRESSION: Margin, MULTILABEL: Tags, ORDINAL: Guard}
 DETAILS = ("task", "near_duplicates", "calibration", "sets", "promise", "per_class", "confusion")
 
 

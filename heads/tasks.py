@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from heads import conformal, labels, numbers, saved, several
+from heads import conformal, labels, numbers, ranks, saved, several
+from heads.folds import Ints
 from heads.holding import Held, fitted, held_out, settled
 from heads.honest import Wishes, account
-from heads.kind import CLASSES, MULTILABEL, REGRESSION, EstimatorClass, maker
+from heads.kind import CLASSES, MULTILABEL, ORDINAL, REGRESSION, EstimatorClass, maker
 from heads.labels import Task
 from index.features import Features
 
@@ -23,7 +25,7 @@ class Asked:
     `split` is a column of train, val (which counts as train) and test: the head is fitted to train, scored on test.
     `group` is a column of what must stay together, such as a patient or a document; none means `group`. Classes with
     fewer distinct members than `min_class_size` are left out, and listed. `separator` stands between the classes of an
-    item, where a column of several is not made of JSON lists.
+    item, where a column of several is not made of JSON lists. `order` has the classes of an order, the lowest first.
     """
 
     label: str
@@ -34,6 +36,7 @@ class Asked:
     wishes: Wishes = field(default_factory=Wishes)
     seed: int = 0
     separator: str | None = None
+    order: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,24 @@ class Made:
 
 def classes(rows: Features, asked: Asked) -> Made:
     """Train a head that gives each item one of several classes."""
-    made, seed = maker(asked.kind, CLASSES), asked.seed
     task = labels.task(rows, asked.label, asked.split, asked.min_class_size, asked.group)
+    return _one_of(task, maker(asked.kind, CLASSES), asked)[0]
+
+
+def ordinal(rows: Features, asked: Asked) -> Made:
+    """Train a head that gives each item one of classes in an order, and score it in ranks as well."""
+    given = [str(labels.word(name)) for name in asked.order or ()]
+    order = given or labels.order_of(rows.columns[asked.label], asked.label)
+    task = labels.task(rows, asked.label, asked.split, asked.min_class_size, asked.group, order=order)
+    made, tested, said = _one_of(task, maker(asked.kind, ORDINAL), asked)
+    unit, middle = np.asarray([task.units[i] for i in tested]), int(np.median(task.y[task.train]))
+    made.facts["metrics"] |= ranks.scores(task.y[tested], said, middle, unit, asked.seed)
+    return made
+
+
+def _one_of(task: Task, made: EstimatorClass, asked: Asked) -> tuple[Made, Ints, Ints]:
+    """Return what was made, the rows that were held out, and the codes that were said of them."""
+    seed = asked.seed
     held = held_out(task, made, seed, asked.split)
     model = fitted(task, task.train, made, seed)
     found = account(task, held, _again(settled(made, model), seed), asked.wishes, seed)
@@ -59,7 +78,8 @@ def classes(rows: Features, asked: Asked) -> Made:
         **_facts(task, held), "metrics": found.metrics, "calibration": guard["calibration"], "sets": guard["sets"],
         "promise": found.promise, "per_class": found.per_class, "confusion": found.confusion,
     }  # fmt: skip
-    return Made(facts, model, saved.rows_of(task, held.rows, held.probabilities, found.suspects), found.guard)
+    arrays = saved.rows_of(task, held.rows, held.probabilities, found.suspects)
+    return Made(facts, model, arrays, found.guard), held.rows, found.said
 
 
 def multilabel(rows: Features, asked: Asked) -> Made:
@@ -102,6 +122,6 @@ def _facts(task: Task, held: Held) -> dict[str, Any]:
 
 
 MAKERS: Mapping[str, Callable[[Features, Asked], Made]] = {
-    CLASSES: classes, REGRESSION: regression, MULTILABEL: multilabel,
+    CLASSES: classes, REGRESSION: regression, MULTILABEL: multilabel, ORDINAL: ordinal,
 }  # fmt: skip
-OPTIONS = {"separator": MULTILABEL}
+OPTIONS = {"separator": MULTILABEL, "order": ORDINAL}

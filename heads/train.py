@@ -11,7 +11,7 @@ from typing import Any
 from embedder.errors import UsageError
 from embedder.space import Space
 from heads import labels, saved
-from heads.kind import CLASSES, PREDICTS, REGRESSION, maker, tasks
+from heads.kind import CLASSES, ORDINAL, PREDICTS, REGRESSION, maker, tasks
 from heads.tasks import MAKERS, OPTIONS, Asked
 from index.features import features
 from index.store import Collection, check_name
@@ -65,8 +65,8 @@ def train(
     Args:
         label: the column that holds the classes; rows without a value are left out.
         name: of the head; none means the label's, made to fit.
-        task: classes, regression for a number, or multilabel for several classes an item; none means what the kind
-            does, a number where the column measures and the kind can.
+        task: classes, regression for a number, multilabel for several classes an item, or ordinal for an order; none
+            means what the kind is for, a number where the column measures and the kind can.
         choices: the other fields of `heads.tasks.Asked`, such as `split`.
 
     Raises:
@@ -90,7 +90,7 @@ def train(
 
 
 def _task(values: Sequence[Any], asked: Asked, task: str | None) -> str:
-    """Return the task: the one that was asked, else a number where the column measures, else the kind's first.
+    """Return the task: the one that was asked, or that has an order; a number where the column measures; the kind's.
 
     Raises:
         UsageError: there is no such task, the kind does not do it, or an option is for another one.
@@ -98,13 +98,13 @@ def _task(values: Sequence[Any], asked: Asked, task: str | None) -> str:
     offered = tasks(asked.kind)
     if task is None:
         measures = REGRESSION in offered and labels.measurement(values)[0]
-        task = REGRESSION if measures else offered[0]
+        task = ORDINAL if asked.order is not None else REGRESSION if measures else offered[0]
     if task not in MAKERS:
         raise UsageError(f"a task is {', '.join(MAKERS)}, not {task!r}")
     maker(asked.kind, task)
     for name, of in OPTIONS.items():
         if getattr(asked, name) is not None and task != of:
-            raise UsageError(f"{name} is for heads that predict {PREDICTS[of]}", hint=f"--head {of}")
+            raise UsageError(f"{name} is for heads that predict {PREDICTS[of]}", hint=f"--task {of}")
     return task
 
 

@@ -13,7 +13,9 @@ SCORES = (
     ("accuracy", "accuracy"), ("  without copies", "accuracy_without_copies"), ("  naive split", "naive_accuracy"),
     ("  naive is higher by", "naive_gap"), ("  majority", "majority"), ("  shuffled labels", "shuffled"),
     ("  10 neighbours", "knn_10"), ("balanced", "balanced_accuracy"), ("macro F1", "macro_f1"), ("top 5", "top_5"),
-    ("log loss", "log_loss"), ("R2", "r2"), ("  shuffled values", "shuffled_r2"), ("mean error", "mae"),
+    ("log loss", "log_loss"),
+    ("ranks off", "mae_ranks"), ("  always the median", "mae_ranks_of_median"), ("kappa", "quadratic_kappa"),
+    ("R2", "r2"), ("  shuffled values", "shuffled_r2"), ("mean error", "mae"),
     ("  of the mean", "mae_of_mean"),
 )  # fmt: skip
 TAG_SCORES = (
@@ -52,11 +54,14 @@ def run(
         bool, option("Also score shuffled labels, neighbours and a naive split.", "--controls/--no-controls")
     ] = True,
     task: Annotated[
-        Literal["classes", "regression", "multilabel"] | None,
+        Literal["classes", "regression", "multilabel", "ordinal"] | None,
         option("What to predict. Default: what the kind does, a number where the column measures and the kind can."),
     ] = None,
     separator: Annotated[
         str | None, option("What stands between the classes of an item, unless it is a JSON list.", metavar="TEXT")
+    ] = None,
+    order: Annotated[
+        str | None, option("The order of the classes, the lowest first, with commas.", metavar="A,B,C")
     ] = None,
     seed: Annotated[int, option("For the split and the fit.", metavar="N", show_default=True)] = 0,
 ) -> Result:
@@ -70,6 +75,7 @@ def run(
             collection, label=label, kind=head, space=space, name=name, split=split, where=where,
             min_class_size=min_class_size, seed=seed, group=group_column, coverage=coverage, per_class=per_class,
             max_risk=max_risk, controls=controls, task=task, separator=separator,
+            order=None if order is None else [name.strip() for name in order.split(",")],
         )  # fmt: skip
     return Result(trained, text(collection, trained))
 
@@ -92,9 +98,14 @@ def text(collection: str, trained: Mapping[str, Any]) -> str:
 
 
 def _label(trained: Mapping[str, Any]) -> str:
-    each = ", several an item" if trained["task"] == "multilabel" else ""
+    each = {"multilabel": ", several an item", "ordinal": f": {_ranks(trained)}"}.get(trained["task"], "")
     what = "a number" if trained["task"] == "regression" else f"{show.count(len(trained['classes']))} classes{each}"
     return f"{show.safe(trained['label'])}, {what}"
+
+
+def _ranks(trained: Mapping[str, Any]) -> str:
+    shown = [show.safe(name) for name in trained["classes"]]
+    return " < ".join(shown if len(shown) <= NAMED else [*shown[:2], "…", shown[-1]])
 
 
 def _limits(name: str, trained: Mapping[str, Any]) -> list[tuple[str, str]]:

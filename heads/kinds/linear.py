@@ -10,7 +10,7 @@ with rotation, which lets n < d be solved in n dimensions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -66,13 +66,13 @@ class Linear(Affine):
         return self
 
     def _solve(self, centred: Floats, codes: Codes, units: list[str]) -> None:
-        axes, d = _principal_axes(centred), centred.shape[1]
+        axes, d = principal_axes(centred), centred.shape[1]
         rotated = np.asarray(centred @ axes.astype(centred.dtype), dtype=centred.dtype)
         if self.C is None:
             self.path_, self.C_ = _choose(rotated, codes, units, d, self.seed)
         else:
             self.path_, self.C_ = [], float(self.C)
-        scale = _scale(centred, d)
+        scale = scale_of(centred, d)
         prepared = np.asarray(rotated / centred.dtype.type(scale), dtype=centred.dtype)
         (found,) = path(prepared, codes, len(self.classes_), [self.C_], tol=TOL)
         self._set(found.W.T @ axes.T, found.b, self.mean_, scale)
@@ -95,7 +95,7 @@ class Linear(Affine):
         return self
 
 
-def _principal_axes(centred: Floats) -> NDArray[np.float64]:
+def principal_axes(centred: Floats) -> NDArray[np.float64]:
     """Return orthonormal axes (d, min(n, d)) that span the rows; in that basis the L2 optimum is the same one."""
     n, d = centred.shape
     if n < d:
@@ -105,7 +105,7 @@ def _principal_axes(centred: Floats) -> NDArray[np.float64]:
     return np.asarray(np.linalg.eigh(centred.T @ centred)[1][:, ::-1], dtype=np.float64)
 
 
-def _scale(X: Floats, d: int) -> float:
+def scale_of(X: Floats, d: int) -> float:
     """Return √(mean‖x-μ‖²/d), or 1 where all rows are equal; `d` counts the features before rotation."""
     spread = float(np.sqrt(X.var(axis=0, dtype=np.float64).sum() / d))
     return spread if spread > 0 else 1.0
@@ -113,7 +113,7 @@ def _scale(X: Floats, d: int) -> float:
 
 def _choose(X: Floats, y: Codes, units: list[str], d: int, seed: int) -> tuple[list[list[float]], float]:
     """Return the held-out NLL along the grid and the C chosen from it (1 where nothing can be held out)."""
-    return _chosen_from([f for f in _inner_folds(X, y, units, d, seed) if len(f.rows)])
+    return chosen_from([f for f in _inner_folds(X, y, units, d, seed) if len(f.rows)])
 
 
 def _choose_streaming(
@@ -123,10 +123,18 @@ def _choose_streaming(
     held = assign(units, y, FOLDS, seed) == 0
     if not held.any() or held.all():
         return [], 1.0
-    return _chosen_from([_StreamedFold(rows, y, held, axes, variance)])
+    return chosen_from([_StreamedFold(rows, y, held, axes, variance)])
 
 
-def _chosen_from(folds: Sequence[_Fold | _StreamedFold]) -> tuple[list[list[float]], float]:
+class Scored(Protocol):
+    """Held-out rows on their way along the grid."""
+
+    def losses(self) -> Doubles:
+        """Return the NLL of each row at the next C of `GRID`."""
+
+
+def chosen_from(folds: Sequence[Scored]) -> tuple[list[list[float]], float]:
+    """Return [[C, held-out NLL], …] and the C that the rule of `Linear` chooses; 1 where nothing was held out."""
     if not folds:
         return [], 1.0
     losses: list[Doubles] = []
@@ -149,7 +157,7 @@ class _Fold:
         train, labels = X[~held], y[~held]
         self.rows = np.flatnonzero(_scored(y, held))
         self.y, mean = y[self.rows], train.mean(axis=0)
-        scale = _scale(train, d)
+        scale = scale_of(train, d)
         self.X = np.asarray((X[self.rows] - mean) / scale, dtype=np.float32)
         train = np.asarray((train - mean) / scale, dtype=np.float32)
         self.path = path(train, labels, n_classes, GRID, tol=TOL_CHOOSING)

@@ -53,3 +53,20 @@ def test_every_door_gives_several_classes_alike(run: Any, stocked: Path, client:
     assert pf.open(stocked).collection("t").head("tags@2").predict(asked).document == told
     assert "hue 1.000, warm" in run("--store", stocked, "classify", "t/tags@2", *asked).out
     assert run("--store", stocked, "train", "t", "--label", "tags", "--separator", ";").code == 2
+
+
+def test_every_door_keeps_an_order_alike(run: Any, stocked: Path, client: TestClient) -> None:
+    words = ("--store", stocked, "train", "t", "--label", "grade", "--head", "ordinal")
+    said = run(*words, "--order", "low, mid,high").out
+    for part in ("low < mid < high", "ranks off", "always the median", "kappa"):
+        assert part in said, part
+    assert "--order" in run(*words).err
+    job = {"label": "grade", "kind": "ordinal", "order": ["low", "mid", "high"], "controls": False}
+    ended = follow(client, client.post("/v1/collections/t/heads", json=job))[-1][1]
+    assert ended["result"]["classes"] == ["low", "mid", "high"]
+    told = run("--store", stocked, "classify", "t/grade@2", "cold cold", "--json").json
+    body = {"inputs": [{"text": "cold cold"}]}
+    assert client.post("/v1/collections/t/heads/grade@2/predict", json=body).json() == told
+    assert told["results"][0]["label"] == "high"
+    head = pf.open(stocked).collection("t").train("grade", kind="ordinal", order=["low", "mid", "high"], controls=False)
+    assert head.metrics["quadratic_kappa"] > 0.9
