@@ -51,7 +51,14 @@ class HeadRequest(Strict):
     split: Name | None = None
     where: Filter | None = None
     min_class_size: int | None = Field(None, ge=1)
-    task: Literal["classes", "regression"] | None = None
+    group: Name | None = None
+    coverage: float | None = Field(None, gt=0, lt=1)
+    per_class: bool | None = None
+    max_risk: float | None = Field(None, gt=0, lt=1)
+    controls: bool | None = None
+    task: Literal["classes", "regression", "multilabel", "ordinal"] | None = None
+    separator: str | None = Field(None, min_length=1, max_length=8)
+    order: list[str] | None = Field(None, min_length=2, max_length=100)
     seed: int | None = Field(None, ge=0, le=2**31)
 
 

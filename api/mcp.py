@@ -157,6 +157,6 @@ def _head(head: Mapping[str, Any]) -> dict[str, Any]:
     said = {
         "classes": classes[:MOST_NAMED],
         "n_classes": len(classes),
-        **{name: value for name, value in head.get("metrics", {}).items() if name in ("accuracy", "r2")},
+        **{name: value for name, value in head.get("metrics", {}).items() if name in ("accuracy", "r2", "micro_f1")},
     }
     return {**facts, **said, "stale": head.get("stale")}

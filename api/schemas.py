@@ -219,12 +219,13 @@ class Prediction(Reply):
     id: str | None
     label: str
     probabilities: dict[str, float] = Field(description="Calibrated, likeliest first.")
-    prediction_set: list[str] | None = Field(description="Holds the true class as often as the head promises.")
+    prediction_set: list[str] | None = Field(description="Holds the true class, or all of them, as often as promised.")
     abstained: bool
     why: Literal["unsure", "foreign"] | None = Field(description="Why it abstained.")
     domain: float | None = Field(description="Percentile among items like the training ones; small is unlike them.")
     value: float | None = Field(None, description="The number, of a head that predicts one; label has it as text.")
     interval: list[float | None] | None = Field(None, description="Holds the true number as often as promised.")
+    labels: list[str] | None = Field(None, description="The classes, of a head that gives several; none or more.")
 
 
 class PredictReply(Reply):

@@ -71,7 +71,7 @@ def neighbours(
     bank = bank[sample(len(bank), MOST_BANK, seed)]
     queries = queries[sample(len(queries), MOST_QUERIES, seed)]
     unit = distinct(units)[1]
-    rows, C = to_unit(X[bank]), int(y.max()) + 1
+    rows, C = to_unit(X[bank]), y.shape[1] if y.ndim == 2 else int(y.max()) + 1
     found = {k: np.zeros((len(queries), C)) for k in NEIGHBOURS}
     for start in range(0, len(queries), TILE):
         part = queries[start : start + TILE]
@@ -83,11 +83,17 @@ def neighbours(
 
 
 def vote(cosines: FloatMatrix, y: Ints, n_classes: int, k: int) -> Floats:
-    """Return (m, C): the shares of exp(cos/0.07) among each row's k nearest; all zero where it has no neighbour."""
+    """Return (m, C): the shares of exp(cos/0.07) among each row's k nearest; all zero where it has no neighbour.
+
+    `y` are codes, or (n, C) of 0 and 1 where a row may have several classes.
+    """
     k = min(k, cosines.shape[1])
     near = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
     weights = np.exp((np.take_along_axis(cosines, near, axis=1).astype(np.float64) - 1) / TEMPERATURE)
-    out = np.zeros((len(cosines), n_classes))
-    np.add.at(out, (np.arange(len(cosines))[:, None], y[near]), weights)
-    total = out.sum(axis=1, keepdims=True)
+    total = weights.sum(axis=1, keepdims=True)
+    if y.ndim == 2:
+        out = np.einsum("mk,mkc->mc", weights, y[near].astype(np.float64))
+    else:
+        out = np.zeros((len(cosines), n_classes))
+        np.add.at(out, (np.arange(len(cosines))[:, None], y[near]), weights)
     return np.asarray(np.divide(out, total, out=np.zeros_like(out), where=total > 0))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from embedder.errors import NothingToDo
 from embedder.records import FloatMatrix
 from heads.folds import Ints
+from heads.kind import PREDICTS
 from heads.labels import word
 from heads.saved import Head
 from index.features import features
@@ -44,8 +45,8 @@ def doubts(collection: Collection, head: Head, limit: int) -> dict[str, Any]:
         suggested_probability like:[{id score}]}]`, `like` having the nearest training items of the suggested class.
     """
     facts = head.manifest
-    if head.row_values is not None:
-        raise NothingToDo(f"head {head.name}@{head.version} predicts numbers, and doubts no labels")
+    if "noise_rate" not in facts["metrics"] and "task" in facts:
+        raise NothingToDo(f"head {head.name}@{head.version} predicts {PREDICTS[head.task]}, and doubts no labels")
     if "keys" not in head.suspects:
         raise NothingToDo(
             f"head {head.name}@{head.version} was saved without label errors", hint=f"train it again: {head.name}"

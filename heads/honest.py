@@ -14,6 +14,7 @@ from heads import abstain, calibration, conformal, controls, domain
 from heads.controls import mean, share
 from heads.folds import Ints, distinct
 from heads.guard import Guard
+from heads.holding import Held, part_of_task
 from heads.labels import Task
 from heads.metrics import scores
 from heads.noise import Suspects, suspects
@@ -21,15 +22,6 @@ from heads.tables import confusion, per_class
 
 Floats = NDArray[np.float64]
 NAIVE_FROM = 0.05
-
-
-@dataclass(frozen=True)
-class Held:
-    """Held-out predictions: `probabilities[i]` (C,) of row `rows[i]` of the task; `how` says how they were held out."""
-
-    rows: Ints
-    probabilities: Floats
-    how: str
 
 
 Hold = Callable[[Task, int | None], Held]
@@ -55,7 +47,10 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Account:
-    """`metrics` by name; the tables; the guard to save; and `suspects`, whose rows are positions in the task."""
+    """`metrics` by name; the tables; the guard to save; and `suspects`, whose rows are positions in the task.
+
+    `said` (n_test,) are the codes of the most probable classes of the held-out rows.
+    """
 
     metrics: dict[str, Any]
     per_class: list[dict[str, Any]]
@@ -63,6 +58,7 @@ class Account:
     promise: str
     guard: Guard
     suspects: Suspects
+    said: Ints
 
 
 def account(task: Task, held: Held, hold: Hold, wishes: Wishes, seed: int) -> Account:
@@ -92,7 +88,7 @@ def account(task: Task, held: Held, hold: Hold, wishes: Wishes, seed: int) -> Ac
     said, promise = P.argmax(axis=1), conformal.EXACT if task.test is not None else conformal.FOLDED
     return Account(
         metrics, per_class(y, said, task.classes, unit), confusion(y, said, task.classes, unit), promise, guard,
-        replace(doubted, rows=held.rows[doubted.rows]),
+        replace(doubted, rows=held.rows[doubted.rows]), said,
     )  # fmt: skip
 
 
@@ -137,20 +133,13 @@ def _controls(task: Task, held: Held, hold: Hold, right: NDArray[np.bool_], seed
     for k, P in votes.items():
         found |= share(f"knn_{k}", P.argmax(axis=1) == task.y[queries], asked)
     some = controls.sample(len(task.train), controls.SHUFFLED_ROWS, seed)
-    part = _part(task, task.train[some])
+    part = part_of_task(task, task.train[some])
     part = replace(part, y=controls.shuffled(part.y, part.units, seed))
     blind = hold(part, controls.FOLDS_SCORED)
     found |= share(
         "shuffled", blind.probabilities.argmax(axis=1) == part.y[blind.rows], np.asarray(part.units)[blind.rows]
     )
     return found | (_naive(task, held, hold, right, seed) if task.test is None else _copies(task, held, right))
-
-
-def _part(task: Task, rows: Ints) -> Task:
-    return replace(
-        task, keys=task.keys[rows], X=np.asarray(task.X[rows]), y=task.y[rows], units=[task.units[i] for i in rows],
-        train=np.arange(len(rows)), test=None, spilled=None,
-    )  # fmt: skip
 
 
 def _naive(task: Task, held: Held, hold: Hold, right: NDArray[np.bool_], seed: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ that the head was not fitted to, k = ⌈(n+1)·coverage⌉.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder.records import FloatMatrix
-from heads.domain import FOREIGN, Domain
-from heads.kind import Arrays
-
-DOMAIN_ARRAYS = ("mean", "reference", "calibration")
+from heads.domain import Domain
+from heads.guard import domain_arrays, domain_of, far
+from heads.kind import Arrays, Regressor
+from heads.prediction import Prediction
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,17 @@ class Margin:
         """Return [low, high]; None is an end that is not known."""
         return [value - self.half, value + self.half] if np.isfinite(self.half) else [None, None]
 
-    def judge(self, X: FloatMatrix) -> tuple[list[float | None], list[str | None]]:
-        """Return the domain percentiles of vectors (n, dim), and why it abstains, if so."""
-        far: list[float | None] = [None] * len(X) if self.domain is None else self.domain.percentile(X).tolist()
-        return far, ["foreign" if p is not None and p <= FOREIGN else None for p in far]
+    def answer(self, model: Regressor, X: FloatMatrix, classes: Sequence[str], top_k: int | None) -> list[Prediction]:
+        """Predict vectors (n, dim), n at least 1; there are no classes to show."""
+        values, (domain, why) = model.predict(X).tolist(), far(self.domain, X)
+        return [
+            Prediction(f"{v:.6g}", {}, None, p, w, v, self.around(v))
+            for v, p, w in zip(values, domain, why, strict=True)
+        ]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays to save, by name."""
-        return {} if self.domain is None else {name: getattr(self.domain, name) for name in DOMAIN_ARRAYS}
+        return domain_arrays(self.domain)
 
     def as_json(self) -> dict[str, Any]:
         """Return the rest as plain values; infinity is null."""
@@ -49,6 +52,6 @@ class Margin:
     @classmethod
     def restore(cls, arrays: Arrays, facts: Mapping[str, Any]) -> Margin:
         """Make one from what `arrays` and `as_json` returned. Raises `KeyError` where something is missing."""
-        domain = Domain(*(arrays[name] for name in DOMAIN_ARRAYS)) if facts["domain"] else None
+        domain = domain_of(arrays) if facts["domain"] else None
         half = float("inf") if facts["half"] is None else float(facts["half"])
         return cls(float(facts["coverage"]), half, domain)

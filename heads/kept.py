@@ -7,7 +7,6 @@ from typing import Any
 
 from embedder.errors import Damaged, PermafrostError
 from heads import saved
-from heads.labels import word
 from heads.saved import Head
 from index.store import Collection, scan
 
@@ -64,7 +63,8 @@ def _judged(collection: Collection, name: str, version: int) -> dict[str, Any] |
 
 
 def _holds(collection: Collection, head: Head) -> str | None:
-    now = {word(value) for value in scan(collection.items, [head.label])[head.label].to_pylist() if value is not None}
+    values = scan(collection.items, [head.label])[head.label].to_pylist()
+    now = {name for value in values for name in head.named(value) or ()}
     gone = [name for name in head.classes if name not in now]
     if gone:
         return f"it names {len(gone)} label(s) that no item has any more: train again"

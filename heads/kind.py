@@ -1,4 +1,8 @@
-"""What a kind of head is: a file in `heads/kinds/` whose `ESTIMATOR` is a classifier after scikit-learn's contract."""
+"""What a kind of head is: a file in `heads/kinds/` with a model for each task, after scikit-learn's contract.
+
+A task is what a column is to its items: one of several `classes`, a number (`regression`), any number of classes
+(`multilabel`), or one of classes in an order (`ordinal`).
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,21 @@ from embedder import kinds
 from embedder.errors import UsageError
 
 FOLDER = "heads.kinds"
+CLASSES, REGRESSION, MULTILABEL, ORDINAL = "classes", "regression", "multilabel", "ordinal"
+OFFERS = {
+    CLASSES: ("ESTIMATOR",), REGRESSION: ("REGRESSOR",), MULTILABEL: ("MULTILABEL",), ORDINAL: ("ORDINAL", "ESTIMATOR"),
+}  # fmt: skip
+PREDICTS = {
+    CLASSES: "classes", REGRESSION: "numbers", MULTILABEL: "several classes an item", ORDINAL: "classes in an order",
+}  # fmt: skip
 Arrays = Mapping[str, NDArray[Any]]
 
 
 class Estimator(Protocol):
     """A classifier. All that it learns, preprocessing included, comes from the rows given to `fit`.
 
-    The order of the rows does not change what is learned.
+    The order of the rows does not change what is learned. Where a row may have several classes, y is (n, C) of 0 and 1,
+    `classes_` are the columns, and probabilities do not sum to one.
     """
 
     classes_: NDArray[Any]
@@ -37,7 +49,7 @@ class Estimator(Protocol):
 
 
 class EstimatorClass(Protocol):
-    """What `ESTIMATOR` is; any other argument has a default.
+    """What makes an `Estimator`; any other argument has a default.
 
     `CHOSEN`, where it has one, maps arguments to the attributes that `fit` chooses for them, such as C to `C_`.
     """
@@ -69,7 +81,7 @@ class Regressor(Protocol):
 
 
 class RegressorClass(Protocol):
-    """What `REGRESSOR` is."""
+    """What makes a `Regressor`."""
 
     def __call__(self, *, seed: int = 0) -> Regressor:
         """Make one that has learned nothing yet."""
@@ -78,25 +90,32 @@ class RegressorClass(Protocol):
         """Make one from what `arrays` and `params` returned, as for `EstimatorClass`."""
 
 
-class HeadKind(Protocol):
-    """What a file in `heads/kinds/` offers; one that predicts numbers as well has `REGRESSOR`."""
+def tasks(kind: str) -> list[str]:
+    """Return the tasks that a kind does, the one that it is for first. Raises `UnknownName` with the nearest kinds."""
+    return [task for task in OFFERS if _offered(kind, task) is not None]
 
-    ESTIMATOR: EstimatorClass
+
+def _offered(kind: str, task: str) -> Any:
+    found = kinds.load(FOLDER, kind, "head kind")
+    return next((getattr(found, name) for name in OFFERS[task] if hasattr(found, name)), None)
+
+
+def maker(kind: str, task: str) -> Any:
+    """Return the class of a kind's model for a task: a `RegressorClass` for numbers, else an `EstimatorClass`.
+
+    Raises:
+        UnknownName: no such kind.
+        UsageError: it does not do that; the kinds that do are named.
+    """
+    found = _offered(kind, task)
+    if found is None:
+        others = [name for name in kinds.names(FOLDER) if task in tasks(name)]
+        predicts = " and ".join(PREDICTS[one] for one in tasks(kind))
+        hint = f"--head {' or '.join(others)} predicts {PREDICTS[task]}"
+        raise UsageError(f"heads of kind {kind} predict {predicts}, not {PREDICTS[task]}", hint=hint)
+    return found
 
 
 def estimator(kind: str) -> EstimatorClass:
-    """Return the class of a kind by name. Raises `UnknownName` with the nearest ones."""
-    return cast(HeadKind, kinds.load(FOLDER, kind, "head kind")).ESTIMATOR
-
-
-def regressor(kind: str) -> RegressorClass:
-    """Return the class of a kind that predicts numbers. Raises `UnknownName`, or `UsageError` where it does not."""
-    found = getattr(kinds.load(FOLDER, kind, "head kind"), "REGRESSOR", None)
-    if found is None:
-        raise UsageError(f"heads of kind {kind} predict classes, not numbers", hint="--head ridge predicts numbers")
-    return cast(RegressorClass, found)
-
-
-def predicts_numbers(kind: str) -> bool:
-    """Say whether a kind can."""
-    return hasattr(kinds.load(FOLDER, kind, "head kind"), "REGRESSOR")
+    """Return the class of a kind that predicts one of several classes. Raises as `maker`."""
+    return cast(EstimatorClass, maker(kind, CLASSES))

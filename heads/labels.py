@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from embedder.errors import UsageError
+from embedder.errors import UnknownName, UsageError
 from embedder.records import FloatMatrix, Keys
 from heads.folds import Ints, units
 from heads.near import near_duplicates
@@ -25,7 +26,9 @@ TEST_WORDS = frozenset({"test", "testing"})
 
 @dataclass(frozen=True)
 class Task:
-    """Rows of classes that are large enough: `y` are codes into `classes` (sorted).
+    """Rows of classes that are large enough: `y` are codes into `classes` (sorted, or in the user's order).
+
+    Where a row may have several classes, `y` is (n, C) of 0 and 1.
 
     `units` are equal where rows belong together: copies, near-duplicates, and rows of one group.
     `train` and `test` are positions of rows; `test` is None where no column says which rows to score. `near` rows were
@@ -59,34 +62,144 @@ def columns(label: str, split: str | None, group: str | None = None) -> list[str
 
 
 def task(
-    rows: Features, label: str, split: str | None, min_class_size: int, group: str | None = None, *, near: bool = True
-) -> Task:
+    rows: Features, label: str, split: str | None, min_class_size: int, group: str | None = None, *, near: bool = True,
+    order: Sequence[str] | None = None,
+) -> Task:  # fmt: skip
     """Choose rows and classes, and join the rows that must not be parted: copies, near-duplicates, and equal `group`s.
 
     A class counts its members by distinct content among the rows to train on; without `split` they must also come from
-    two units at least, or the class could never be both learned and scored.
+    two units at least, or the class could never be both learned and scored. With `order` the codes follow it.
 
     Raises:
         UsageError: the label is a measurement, `split` holds another word, or too little remains.
+        UnknownName: the column holds a value that `order` lacks.
     """
-    labels = [word(v) for v in rows.columns[label]]
     _refuse_measurement(rows.columns[label], label)
+    words = [word(value) for value in rows.columns[label]]
+    asked = _Asked(rows, label, split, min_class_size, group)
+    usable = _usable(asked, [None if one is None else (one,) for one in words])
+    kept = [i for i in usable.rows if usable.named[i][0] not in usable.left_out]
+    classes, y = np.unique(np.array([usable.named[i][0] for i in kept], dtype=str), return_inverse=True)
+    known, codes = classes.tolist(), np.asarray(y, dtype=np.intp)
+    if order is not None:
+        known, codes = _placed(known, codes, order, label)
+    return _task(asked, usable, kept, known, codes, near=near)
+
+
+def _placed(classes: Sequence[str], y: Ints, order: Sequence[str], label: str) -> tuple[list[str], Ints]:
+    """Return the classes in an order, and codes that follow it."""
+    if len(set(order)) < len(order):
+        raise UsageError(f"the order {','.join(order)} names a class twice", hint="--order A,B,C, the lowest first")
+    for name in classes:
+        if name not in order:
+            hint = f"--order names every class of column {label!r}: {', '.join(classes[:10])}"
+            raise UnknownName.of("class of the order", name, order, where=f"column {label!r}", hint=hint)
+    ranked = [name for name in order if name in classes]
+    return ranked, np.array([ranked.index(name) for name in classes], dtype=np.intp)[y]
+
+
+def order_of(values: Sequence[Any], label: str) -> list[str]:
+    """Return the order of classes that are whole numbers. Raises `UsageError` where they are not."""
+    words = sorted({said for said in map(word, values) if said is not None})
+    try:
+        return sorted(words, key=int)
+    except ValueError:
+        shown = ", ".join(words[:4]) + (", …" if len(words) > 4 else "")
+        raise UsageError(
+            f"the order of the classes of column {label!r} is not known",
+            hint=f"--order A,B,C, the lowest first: {shown}",
+        ) from None
+
+
+def several(
+    rows: Features, label: str, split: str | None, min_class_size: int, group: str | None = None, *,
+    separator: str | None = None,
+) -> Task:  # fmt: skip
+    """Choose rows and classes as `task` does, of a column whose items may have several: `y` is (n, C) of 0 and 1.
+
+    A class that is too small is left out, and its items stay: they have what other classes they have, perhaps none.
+
+    Raises:
+        UsageError: no item has more than one class, `split` holds another word, or too little remains.
+    """
+    named = [names(value, separator) for value in rows.columns[label]]
+    if not any(len(one or ()) > 1 for one in named):
+        raise UsageError(
+            f"no item has more than one class in column {label!r}", where=f"Space {rows.space}",
+            hint='a value is a JSON list such as ["a","b"], or a text that --separator ";" splits',
+        )  # fmt: skip
+    asked = _Asked(rows, label, split, min_class_size, group)
+    usable = _usable(asked, named)
+    classes = sorted({c for i in usable.rows for c in usable.named[i]} - usable.left_out.keys())
+    y = np.array([[c in usable.named[i] for c in classes] for i in usable.rows], dtype=np.intp)
+    return _task(asked, usable, usable.rows, classes, y.reshape(len(usable.rows), len(classes)), near=True)
+
+
+def names(value: Any, separator: str | None = None) -> tuple[str, ...] | None:
+    """Return the classes of an item, sorted; None where nobody said.
+
+    A text that is a JSON list names its members (`[]`: looked at, and has none); any other is split where `separator`
+    stands, or names one class.
+    """
+    said = word(value)
+    if said is None:
+        return None
+    if isinstance(value, str) and said.lstrip().startswith("["):
+        try:
+            listed = json.loads(said)
+        except json.JSONDecodeError:
+            listed = None
+        if isinstance(listed, list):
+            return _distinct(word(one) for one in listed)
+    return _distinct(said.split(separator)) if separator else (said.strip(),)
+
+
+def _distinct(found: Iterable[str | None]) -> tuple[str, ...]:
+    return tuple(sorted({one.strip() for one in found if one is not None and one.strip()}))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    rows: Features
+    label: str
+    split: str | None
+    least: int
+    group: str | None
+
+
+@dataclass(frozen=True)
+class _Usable:
+    """Of all rows what they are called, their part, content and unit; `rows` are the positions of the labelled ones."""
+
+    named: list[tuple[str, ...]]
+    parts: list[str]
+    hashes: list[str]
+    units: list[str]
+    rows: list[int]
+    left_out: dict[str, int]
+
+
+def _usable(asked: _Asked, named: Sequence[tuple[str, ...] | None]) -> _Usable:
+    rows, split = asked.rows, asked.split
     parts = [part_of(v, split) for v in rows.columns[split]] if split else ["train"] * len(rows)
-    hashes, groups = rows.columns["content_hash"], [word(v) for v in rows.columns[group or "group"]]
-    unit = units(hashes, [None] * len(rows) if label == "group" else groups)
-    usable = [i for i, v in enumerate(labels) if v is not None and parts[i] is not None]
-    left_out = _too_small(usable, labels, parts, hashes, unit, min_class_size, split is None)
-    kept = np.array([i for i in usable if labels[i] not in left_out], dtype=np.intp)
-    classes, y = np.unique(np.array([str(labels[i]) for i in kept], dtype=str), return_inverse=True)
-    where_part = np.array([str(parts[i]) for i in kept], dtype=str)
-    test = np.flatnonzero(where_part == "test") if split else None
-    X, spilled = taken(rows, kept)
+    hashes, groups = rows.columns["content_hash"], [word(v) for v in rows.columns[asked.group or "group"]]
+    unit = units(hashes, [None] * len(rows) if asked.label == "group" else groups)
+    usable = [i for i, v in enumerate(named) if v is not None and parts[i] is not None]
+    found = _Usable([one or () for one in named], [str(p) for p in parts], hashes, unit, usable, {})
+    return replace(found, left_out=_too_small(found, asked.least, split is None))
+
+
+def _task(asked: _Asked, usable: _Usable, kept: list[int], classes: list[str], y: Ints, *, near: bool) -> Task:
+    at, rows = np.array(kept, dtype=np.intp), asked.rows
+    part = np.array([usable.parts[i] for i in kept], dtype=str)
+    test = np.flatnonzero(part == "test") if asked.split else None
+    X, spilled = taken(rows, at)
     found = Task(
-        rows.keys[kept], X, np.asarray(y, dtype=np.intp), classes.tolist(), [unit[i] for i in kept],
-        np.flatnonzero(where_part == "train"), test, left_out, spilled=spilled,
+        rows.keys[at], X, y, classes, [usable.units[i] for i in kept], np.flatnonzero(part == "train"),
+        test, usable.left_out, spilled=spilled,
     )  # fmt: skip
-    _refuse_too_little(found, rows, label, split, min_class_size)
-    return _joined(found, [hashes[i] for i in kept]) if near else found
+    _refuse_too_little(found, asked)
+    return _joined(found, [usable.hashes[i] for i in kept]) if near else found
 
 
 def taken(rows: Features, kept: Ints) -> tuple[FloatMatrix, Spilled | None]:
@@ -98,8 +211,9 @@ def taken(rows: Features, kept: Ints) -> tuple[FloatMatrix, Spilled | None]:
 
 
 def _joined(found: Task, hashes: Sequence[str]) -> Task:
-    """Join the units of near-duplicates."""
-    alike, least = near_duplicates(found.X, found.y, hashes)
+    """Join the units of near-duplicates; where items have several classes, these do not say which are tight."""
+    of_class = found.y if found.y.ndim == 1 else np.zeros(len(found.y), dtype=np.intp)
+    alike, least = near_duplicates(found.X, of_class, hashes)
     joined = units(found.units, [str(code) for code in alike.tolist()])
     parts = Counter(name for name, _ in set(zip(joined, found.units, strict=True)))
     return replace(found, units=joined, near=sum(parts[name] > 1 for name in joined), near_threshold=least)
@@ -148,26 +262,24 @@ def _refuse_measurement(values: Sequence[Any], label: str) -> None:
         )
 
 
-def _too_small(
-    usable: Sequence[int], labels: Sequence[str | None], parts: Sequence[str | None], hashes: Sequence[str],
-    unit: Sequence[str], least: int, scored_in_folds: bool,
-) -> dict[str, int]:  # fmt: skip
-    train = [i for i in usable if parts[i] == "train"]
-    members = Counter(c for c, _ in {(labels[i], hashes[i]) for i in train})
-    spread = Counter(c for c, _ in {(labels[i], unit[i]) for i in train})
+def _too_small(found: _Usable, least: int, scored_in_folds: bool) -> dict[str, int]:
+    train = [i for i in found.rows if found.parts[i] == "train"]
+    members = Counter(c for c, _ in {(c, found.hashes[i]) for i in train for c in found.named[i]})
+    spread = Counter(c for c, _ in {(c, found.units[i]) for i in train for c in found.named[i]})
     least_units = 2 if scored_in_folds else 1
-    classes = sorted({str(labels[i]) for i in usable})
+    classes = sorted({c for i in found.rows for c in found.named[i]})
     return {c: members[c] for c in classes if members[c] < least or spread[c] < least_units}
 
 
-def _refuse_too_little(found: Task, rows: Features, label: str, split: str | None, least: int) -> None:
-    n, n_classes = len(found.train), len(found.classes)
-    where = f"column {label!r}, Space {rows.space}"
+def _refuse_too_little(found: Task, asked: _Asked) -> None:
+    n, n_classes, split = len(found.train), len(found.classes), asked.split
+    where = f"column {asked.label!r}, Space {asked.rows.space}"
     if n_classes < 2 or n < LEAST_ROWS:
         small = ", ".join(f"{c} ({m})" for c, m in list(found.left_out.items())[:5]) or "none"
         raise UsageError(
             f"{n} labelled rows of {n_classes} classes remain; at least {LEAST_ROWS} rows of 2 classes are needed",
-            where=where, hint=f"label more items, or lower --min-class-size (now {least}); classes left out: {small}",
-        )  # fmt: skip
+            where=where,
+            hint=f"label more items, or lower --min-class-size (now {asked.least}); classes left out: {small}",
+        )
     if found.test is not None and not len(found.test):
         raise UsageError(f"no row of these classes has {split!r} = 'test'", where=where, hint="mark some as test")

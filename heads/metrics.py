@@ -54,7 +54,7 @@ def scores(
     for k, name in enumerate(BOOTSTRAPPED):
         found[name] = float(value[k])
         found[f"{name}_interval"] = np.quantile(draws[:, k], [0.025, 0.975]).tolist()
-    return found | _ece(value[len(BOOTSTRAPPED) :], draws[:, len(BOOTSTRAPPED) :])
+    return found | ece(value[len(BOOTSTRAPPED) :], draws[:, len(BOOTSTRAPPED) :])
 
 
 def wilson(share: float, n: int) -> list[float]:
@@ -96,7 +96,7 @@ class _Held:
         return np.concatenate([[recall, f1], self.each @ w / w.sum(), gaps])
 
 
-def _ece(gaps: Floats, draws: Floats) -> dict[str, Any]:
+def ece(gaps: Floats, draws: Floats) -> dict[str, Any]:
     """Return ECE (Guo et al. 2017) and ECE ± the 95 % quantile of Σ|gap in a draw - gap|, within [0, 1].
 
     ECE is biased up, and its own bootstrap more so: that interval misses the 0 of a calibrated head. By the triangle

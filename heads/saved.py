@@ -22,10 +22,12 @@ from embedder.space import Space, canonical_json
 from heads.folds import Ints
 from heads.guard import Guard
 from heads.interval import Margin
-from heads.kind import Estimator, Regressor, estimator, regressor
-from heads.labels import Task, word
+from heads.kind import CLASSES, MULTILABEL, ORDINAL, REGRESSION, Estimator, Regressor, maker
+from heads.labels import Task, names, word
 from heads.neighbours import Neighbours
 from heads.noise import Suspects
+from heads.prediction import Prediction, ranked
+from heads.tags import Tags
 from index import files
 from index.store import Collection, check_name, scan
 from index.view import View
@@ -35,43 +37,18 @@ ARRAYS, MANIFEST, CHECK = "head.safetensors", "manifest.json", "manifest_sha256"
 MODEL, GUARD, SUSPECT = "model.", "guard.", "suspect_"
 MOST_PROBABILITIES = 5_000_000
 FACTS = ("kind", "label", "classes", "n_train", "n_test", "metrics", "left_out", "split", "created")
+GUARDS: Mapping[str, Any] = {CLASSES: Guard, REGRESSION: Margin, MULTILABEL: Tags, ORDINAL: Guard}
 DETAILS = ("task", "near_duplicates", "calibration", "sets", "promise", "per_class", "confusion")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable class, and the calibrated probability of each (of the `top_k`, where asked), likeliest first.
-
-    `prediction_set` holds the true class as often as was promised; `domain` is the percentile among items like the
-    training ones, small where it is unlike them. `why` is unsure or foreign where the head abstains. A head that was
-    saved before it knew any of this says None. Of a head that predicts numbers `value` is the number, `label` the same
-    as text, `interval` holds the true one as often as was promised, and there are no probabilities.
-    """
-
-    label: str
-    probabilities: dict[str, float]
-    prediction_set: list[str] | None = None
-    domain: float | None = None
-    why: str | None = None
-    value: float | None = None
-    interval: list[float | None] | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the fields as plain values, with `abstained`."""
-        return {
-            "label": self.label, "probabilities": self.probabilities, "prediction_set": self.prediction_set,
-            "abstained": self.why is not None, "why": self.why, "domain": self.domain,
-            "value": self.value, "interval": self.interval,
-        }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Head:
     """A head that was verified and read.
 
-    `row_keys` (n_train,) are the keys of the rows it was fitted to, and `row_labels` their codes into `classes`.
-    `suspects` are the rows whose label it doubts. `model` is an `Estimator` with a `Guard`, which is None in a head of
-    format 1; where it predicts numbers, a `Regressor` with a `Margin`, and `row_values` (n_train,) instead of labels.
+    `row_keys` (n_train,) are the keys of the rows it was fitted to, and `row_labels` their codes into `classes`, or
+    (n_train, C) of 0 and 1 where items have several. `suspects` are the rows whose label it doubts. `model` is an
+    `Estimator` with a `Guard` (None in a head of format 1), or with `Tags` where items have several classes; where it
+    predicts numbers, a `Regressor` with a `Margin`, and `row_values` (n_train,) instead of labels.
     """
 
     name: str
@@ -118,32 +95,38 @@ class Head:
             raise UsageError(f"head {self.name} reads finite vectors of {self.space.dim} dimensions, not {X.shape}")
         if top_k is not None and top_k < 1:
             raise UsageError(f"top_k is at least 1, not {top_k}")
-        if isinstance(self.guard, Margin):
-            return self._numbers(X, self.guard)
-        rows = self.model.predict_proba(X) if len(X) else np.empty((0, len(self.classes)))
-        if self.guard is None or not len(X):
-            return [Prediction(*self._ranked(row, top_k)) for row in rows]
-        found = self.guard.decide(rows, X)
-        return [
-            Prediction(
-                *self._ranked(found.probabilities[i], top_k),
-                [self.classes[c] for c in np.argsort(-rows[i], kind="stable") if found.sets[i, c]],
-                found.domain[i], found.why[i],
-            )
-            for i in range(len(rows))
-        ]  # fmt: skip
+        if not len(X):
+            return []
+        if self.guard is not None:
+            return list(self.guard.answer(self.model, X, self.classes, top_k))
+        shown = [ranked(row, self.classes, top_k) for row in self.model.predict_proba(X)]
+        return [Prediction(next(iter(one)), one) for one in shown]
 
-    def _numbers(self, X: FloatMatrix, margin: Margin) -> list[Prediction]:
-        values = self.model.predict(X).tolist() if len(X) else []
-        far, why = margin.judge(X)
-        return [
-            Prediction(f"{v:.6g}", {}, None, p, w, v, margin.around(v))
-            for v, p, w in zip(values, far, why, strict=True)
-        ]
+    @property
+    def task(self) -> str:
+        """What its column is to its items."""
+        return str(self.manifest.get("task", CLASSES))
 
-    def _ranked(self, row: NDArray[np.float64], top_k: int | None) -> tuple[str, dict[str, float]]:
-        best = np.argsort(-row, kind="stable")
-        return self.classes[best[0]], {self.classes[i]: float(row[i]) for i in best[:top_k]}
+    def named(self, value: Any) -> tuple[str, ...] | None:
+        """Return the classes that a value of its column names; None where the value says nothing."""
+        if self.task == MULTILABEL:
+            return names(value, self.manifest["separator"])
+        said = word(value)
+        return None if said is None else (said,)
+
+    def _learned(self) -> list[Any]:
+        """Return what it learned of each training row, as `_says` puts it."""
+        if self.row_values is not None:
+            return [self._says(value) for value in self.row_values.tolist()]
+        if self.task == MULTILABEL:
+            return [tuple(self.classes[c] for c in np.flatnonzero(row)) for row in self.row_labels]
+        return [(self.classes[code],) for code in self.row_labels.tolist()]
+
+    def _says(self, value: Any) -> Any:
+        if self.row_values is not None:
+            return word(float(value) if isinstance(value, int) else value)
+        found = self.named(value)
+        return tuple(c for c in found if c in self.classes) if found and self.task == MULTILABEL else found
 
     def stale(self, collection: Collection) -> str | None:
         """Say why the head no longer stands on the rows it was fitted to; None where it does."""
@@ -151,11 +134,8 @@ class Head:
         labels = dict(zip(now["key"].to_pylist(), now[self.label].to_pylist(), strict=True))
         keys = self.row_keys.tolist()
         gone = sum(key not in labels for key in keys)
-        learned = [self.classes[code] for code in self.row_labels.tolist()]
-        if self.row_values is not None:
-            learned = [str(word(value)) for value in self.row_values.tolist()]
-            labels = {key: float(value) if isinstance(value, int) else value for key, value in labels.items()}
-        changed = sum(key in labels and word(labels[key]) != was for key, was in zip(keys, learned, strict=True))
+        learned = zip(keys, self._learned(), strict=True)
+        changed = sum(key in labels and self._says(labels[key]) != was for key, was in learned)
         reasons = [
             f"{gone} were deleted or have other content" if gone else "",
             f"{changed} have another label" if changed else "",
@@ -186,7 +166,7 @@ def rows_of(task: Task, tested: Ints, probabilities: NDArray[np.float64], doubte
 
 def save(
     collection: Collection, name: str, manifest: Mapping[str, Any], model: Estimator | Regressor,
-    rows: Mapping[str, NDArray[Any]], guard: Guard | Margin,
+    rows: Mapping[str, NDArray[Any]], guard: Guard | Margin | Tags,
 ) -> int:  # fmt: skip
     """Write the next version of a head, whole or not at all, and return its number."""
     from safetensors.numpy import save as to_bytes
@@ -275,16 +255,15 @@ def _read(folder: Path) -> Head:
         if hashlib.sha256(data).hexdigest() != facts["sha256"]:
             raise Damaged(f"{ARRAYS} fails its checksum", where=str(folder), hint=hint)
         arrays = from_bytes(data)
-        numbers = facts.get("task") == "regression"
-        made: Any = (regressor if numbers else estimator)(facts["kind"])
-        learned, judge = _under(MODEL, arrays), Margin if numbers else Guard
+        task = facts.get("task", CLASSES)
+        made, learned = maker(facts["kind"], task), _under(MODEL, arrays)
         whole = learned.keys() >= set(getattr(made, "ELSEWHERE", ()))
         model = (made.restore if whole else made.without_rows)(learned, facts["params"])
-        guard = judge.restore(_under(GUARD, arrays), facts["guard"]) if "guard" in facts else None
+        guard = GUARDS[task].restore(_under(GUARD, arrays), facts["guard"]) if "guard" in facts else None
         return Head(
             facts["name"], facts["version"], facts["kind"], facts["label"], Space.from_json(facts["space"]),
             facts["classes"], arrays["row_keys"], arrays["row_labels"], facts, model, guard, _under(SUSPECT, arrays),
-            arrays["row_values"] if numbers else None,
+            arrays["row_values"] if task == REGRESSION else None,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
         raise Damaged(f"the head cannot be read: {error}", where=str(folder), hint=hint) from error

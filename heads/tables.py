@@ -19,17 +19,18 @@ def per_class(y: Codes, said: Codes, classes: Sequence[str], units: NDArray[Any]
     A score without a row to count is null. F1 = 2J/(1+J), J = TP/(TP+FP+FN): a share, whose interval is carried over.
     """
     unit = np.unique(units, return_inverse=True)[1]
-    table = []
-    for code, name in enumerate(classes):
-        true, named = y == code, said == code
-        hit, either = true & named, true | named
-        row: dict[str, Any] = {"class": name, "n": int(true.sum())}
-        row |= _share("precision", hit, named, unit) | _share("recall", hit, true, unit)
-        overlap = _share("f1", hit, either, unit)
-        if overlap["f1"] is not None:
-            overlap = {"f1": _f1(overlap["f1"]), "f1_interval": [_f1(end) for end in overlap["f1_interval"]]}
-        table.append(row | overlap)
-    return table
+    return [class_row(name, y == code, said == code, unit) for code, name in enumerate(classes)]
+
+
+def class_row(name: str, true: NDArray[np.bool_], named: NDArray[np.bool_], unit: Codes) -> dict[str, Any]:
+    """Return a row of `per_class` of a class that rows have (`true`, (n,)) or are said to have (`named`)."""
+    hit, either = true & named, true | named
+    row: dict[str, Any] = {"class": name, "n": int(true.sum())}
+    row |= _share("precision", hit, named, unit) | _share("recall", hit, true, unit)
+    overlap = _share("f1", hit, either, unit)
+    if overlap["f1"] is not None:
+        overlap = {"f1": _f1(overlap["f1"]), "f1_interval": [_f1(end) for end in overlap["f1_interval"]]}
+    return row | overlap
 
 
 def _share(name: str, hit: NDArray[np.bool_], among: NDArray[np.bool_], unit: Codes) -> dict[str, Any]:

@@ -30,8 +30,8 @@ class Classifying(Held):
     def train(self, name: str, /, *, label: str, space: str | None = None, **choices: Any) -> dict[str, Any]:
         """Train a head from stored vectors: `head version kind space label classes n_train n_test metrics seconds`.
 
-        `choices` (such as `task`, classes or regression) are those of `heads.train.train`, and `coverage`,
-        `per_class`, `max_risk` and `controls`.
+        `choices` are those of `heads.train.train` and the fields of `heads.tasks.Asked`, and `coverage`, `per_class`,
+        `max_risk` and `controls`.
         """
         collection = self.collection(name)
         wishes = Wishes(**{field: choices.pop(field) for field in WISHES & set(choices)})
@@ -62,8 +62,9 @@ class Classifying(Held):
 
         Returns:
             `head version space stale results:[{input id label probabilities prediction_set abstained why domain value
-            interval}]`, in the order of the inputs. With `top_k` only the likeliest classes have their probabilities
-            shown. A head that predicts numbers gives `value` and `interval`, which are null for classes.
+            interval labels}]`, in the order of the inputs. With `top_k` only the likeliest classes have their
+            probabilities shown. A head that predicts numbers gives `value` and `interval`, one of several classes an
+            item `labels`; these are null for others.
         """
         if not inputs:
             raise UsageError("nothing to classify", hint="give texts, paths of pictures, or --id")

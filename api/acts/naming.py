@@ -44,7 +44,10 @@ class Naming(Classifying):
         head = ZeroShot.of(labels, encoder.encode(prompts(labels, used), role="query"))
         rows = np.concatenate([self._naming_vector(collection, encoder, one) for one in inputs])
         found = [_ranked(head.classes, p.tolist(), top_k) for p in head.predict_proba(rows)]
-        unknown = {**dict.fromkeys(("prediction_set", "why", "domain", "value", "interval")), "abstained": False}
+        unknown = {
+            **dict.fromkeys(("prediction_set", "why", "domain", "value", "interval", "labels")),
+            "abstained": False,
+        }
         results = [
             {"input": shown(one), "id": one.get("id"), "label": next(iter(p)), "probabilities": p, **unknown}
             for one, p in zip(inputs, found, strict=True)

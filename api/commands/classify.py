@@ -72,12 +72,23 @@ def text(found: Mapping[str, Any]) -> str:
         if one.get("value") is not None:
             rows.append([show.safe(one["input"]), show.safe(one["label"]), _interval(one) + _doubt(one)])
             continue
+        if one["labels"] is not None:
+            rows.append([show.safe(one["input"]), _several(one) + _doubt(one)])
+            continue
         ranked = sorted(one["probabilities"].items(), key=lambda pair: -pair[1])
         others = ", ".join(f"{show.safe(name)} {p:.3f}" for name, p in ranked[1 : 1 + RUNNERS_UP])
         sure = f"{ranked[0][1]:.3f}" + (f"  ({others})" if others else "")
         rows.append([show.safe(one["input"]), show.safe(one["label"]), sure + _doubt(one)])
     room = show.columns()
     return "\n".join(show.cut(line, room) for line in show.aligned(rows))
+
+
+def _several(one: Mapping[str, Any]) -> str:
+    """Return the labels that are given with their probabilities; without one, the likeliest that is not."""
+    chances = one["probabilities"]
+    given = [f"{show.safe(name)} {chances[name]:.3f}" for name in one["labels"] if name in chances]
+    first = next(iter(chances))
+    return ", ".join(given) if one["labels"] else f"none  (likeliest: {show.safe(first)} {chances[first]:.3f})"
 
 
 def _interval(one: Mapping[str, Any]) -> str:
@@ -92,7 +103,7 @@ def _doubt(one: Mapping[str, Any]) -> str:
         said.append(f"abstained: unlike the training items (domain {one['domain']:.2f})")
     if one["why"] == "unsure":
         said.append("abstained: unsure")
-    if one["prediction_set"] is not None and len(one["prediction_set"]) != 1:
+    if one["prediction_set"] is not None and len(one["prediction_set"]) != 1 and one["labels"] is None:
         names = ", ".join(map(show.safe, one["prediction_set"][:MOST_IN_SET]))
         more = f", … {len(one['prediction_set'])}" if len(one["prediction_set"]) > MOST_IN_SET else ""
         said.append(f"set {{{names}{more}}}")

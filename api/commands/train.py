@@ -13,8 +13,16 @@ SCORES = (
     ("accuracy", "accuracy"), ("  without copies", "accuracy_without_copies"), ("  naive split", "naive_accuracy"),
     ("  naive is higher by", "naive_gap"), ("  majority", "majority"), ("  shuffled labels", "shuffled"),
     ("  10 neighbours", "knn_10"), ("balanced", "balanced_accuracy"), ("macro F1", "macro_f1"), ("top 5", "top_5"),
-    ("log loss", "log_loss"), ("R2", "r2"), ("  shuffled values", "shuffled_r2"), ("mean error", "mae"),
+    ("log loss", "log_loss"),
+    ("ranks off", "mae_ranks"), ("  always the median", "mae_ranks_of_median"), ("kappa", "quadratic_kappa"),
+    ("R2", "r2"), ("  shuffled values", "shuffled_r2"), ("mean error", "mae"),
     ("  of the mean", "mae_of_mean"),
+)  # fmt: skip
+TAG_SCORES = (
+    ("mean AP", "mean_average_precision"), ("  naive split", "naive_average_precision"),
+    ("  naive is higher by", "naive_gap"), ("  chance", "chance_average_precision"), ("  shuffled labels", "shuffled"),
+    ("  10 neighbours", "knn_10"), ("micro F1", "micro_f1"), ("  majority", "majority_micro_f1"),
+    ("macro F1", "macro_f1"), ("all labels right", "subset_accuracy"), ("log loss", "log_loss"),
 )  # fmt: skip
 NAMED, WEAKEST = 5, 3
 UNLIKE = "where an item is unlike the training ones"
@@ -46,8 +54,14 @@ def run(
         bool, option("Also score shuffled labels, neighbours and a naive split.", "--controls/--no-controls")
     ] = True,
     task: Annotated[
-        Literal["classes", "regression"] | None,
-        option("Predict classes or a number. Default: a number where the column measures and the kind can."),
+        Literal["classes", "regression", "multilabel", "ordinal"] | None,
+        option("What to predict. Default: what the kind does, a number where the column measures and the kind can."),
+    ] = None,
+    separator: Annotated[
+        str | None, option("What stands between the classes of an item, unless it is a JSON list.", metavar="TEXT")
+    ] = None,
+    order: Annotated[
+        str | None, option("The order of the classes, the lowest first, with commas.", metavar="A,B,C")
     ] = None,
     seed: Annotated[int, option("For the split and the fit.", metavar="N", show_default=True)] = 0,
 ) -> Result:
@@ -60,7 +74,8 @@ def run(
         trained = service.train(
             collection, label=label, kind=head, space=space, name=name, split=split, where=where,
             min_class_size=min_class_size, seed=seed, group=group_column, coverage=coverage, per_class=per_class,
-            max_risk=max_risk, controls=controls, task=task,
+            max_risk=max_risk, controls=controls, task=task, separator=separator,
+            order=None if order is None else [name.strip() for name in order.split(",")],
         )  # fmt: skip
     return Result(trained, text(collection, trained))
 
@@ -69,13 +84,13 @@ def text(collection: str, trained: Mapping[str, Any]) -> str:
     """Return the head's name, what it was trained on, its score beside its controls, and its limits."""
     name = f"{collection}/{trained['head']}"
     title = f"{name}@{trained['version']}: {trained['kind']} in {show.duration(trained['seconds'])}"
-    metrics = trained["metrics"]
+    metrics, scores = trained["metrics"], TAG_SCORES if trained["task"] == "multilabel" else SCORES
     facts = [
         ("label", _label(trained)),
         ("items", _items(trained)),
         ("left out", _left_out(trained["left_out"])),
-        *((said, _metric(name, metrics)) for said, name in SCORES if metrics.get(name) is not None),
-        *(_margin(trained) if trained["task"] == "regression" else _limits(name, trained)),
+        *((said, _metric(name, metrics)) for said, name in scores if metrics.get(name) is not None),
+        *LIMITS.get(trained["task"], _limits)(name, trained),
         ("space", trained["space"][:12]),
         ("next", f"permafrost classify {name} ITEM"),
     ]
@@ -83,9 +98,14 @@ def text(collection: str, trained: Mapping[str, Any]) -> str:
 
 
 def _label(trained: Mapping[str, Any]) -> str:
-    number = trained["task"] == "regression"
-    what = "a number" if number else f"{show.count(len(trained['classes']))} classes"
+    each = {"multilabel": ", several an item", "ordinal": f": {_ranks(trained)}"}.get(trained["task"], "")
+    what = "a number" if trained["task"] == "regression" else f"{show.count(len(trained['classes']))} classes{each}"
     return f"{show.safe(trained['label'])}, {what}"
+
+
+def _ranks(trained: Mapping[str, Any]) -> str:
+    shown = [show.safe(name) for name in trained["classes"]]
+    return " < ".join(shown if len(shown) <= NAMED else [*shown[:2], "…", shown[-1]])
 
 
 def _limits(name: str, trained: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -99,7 +119,16 @@ def _limits(name: str, trained: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _margin(trained: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _several(name: str, trained: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("calibration", _calibration(trained)),
+        ("sets", _sets(trained, "all true classes")),
+        ("abstains", UNLIKE),
+        ("weakest", _weakest(trained["per_class"])),
+    ]
+
+
+def _margin(name: str, trained: Mapping[str, Any]) -> list[tuple[str, str]]:
     half, asked = trained["sets"]["half"], f"{trained['sets']['coverage']:.0%} asked"
     size = "endless: too few rows to promise more" if half is None else f"value ± {half:.4g}"
     held = f"{size}; {_metric('coverage', trained['metrics'])} held the true number, {asked}"
@@ -134,13 +163,13 @@ def _calibration(trained: Mapping[str, Any]) -> str:
     return f"{method}; ECE {metrics['ece_uncalibrated']:.3f} before, {metrics['ece']:.3f} after"
 
 
-def _sets(trained: Mapping[str, Any]) -> str:
+def _sets(trained: Mapping[str, Any], what: str = "the true class") -> str:
     sets, metrics = trained["sets"], trained["metrics"]
     asked = f"{sets['coverage']:.0%} asked" + (" for every class" if sets["per_class"] else "")
     size = f"{metrics['set_size']:.2f} classes on average"
     endless = sum(value is None for value in sets["most"])
     always = f"; {endless} classes are in every set: too few rows to promise more" if endless else ""
-    return f"{_metric('coverage', metrics)} held the true class, {asked}; {size}{always}"
+    return f"{_metric('coverage', metrics)} held {what}, {asked}; {size}{always}"
 
 
 def _abstains(trained: Mapping[str, Any]) -> str:
@@ -168,3 +197,6 @@ def _confused(pairs: Sequence[Mapping[str, Any]]) -> str:
 def _labels(name: str, metrics: Mapping[str, Any]) -> str:
     n = metrics["suspicious_labels"]
     return f"{show.count(n)} hard or mislabelled: permafrost label-errors {name}" if n else ""
+
+
+LIMITS = {"regression": _margin, "multilabel": _several}

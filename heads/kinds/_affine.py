@@ -108,10 +108,13 @@ def digests(rows: Floats) -> list[str]:
 
 
 def ordered(rows: Floats, codes: NDArray[Any], groups: ArrayLike | None) -> tuple[NDArray[np.intp], list[str]]:
-    """Return an order that does not depend on the one given, and each row's unit in it: equal rows, or its group."""
+    """Return an order that does not depend on the one given, and each row's unit in it: equal rows, or its group.
+
+    `codes` is (n,), or (n, C) where a row has several classes.
+    """
     units = digests(rows) if groups is None else names_of(groups, len(rows))
     rank = np.argsort(np.argsort(np.asarray(units, dtype=object), kind="stable"), kind="stable")
-    order = np.lexsort([rank, codes, sketches(rows)])
+    order = np.lexsort([rank, *(codes.T if codes.ndim == 2 else [codes]), sketches(rows)])
     return order, [units[i] for i in order]
 
 

@@ -37,10 +37,12 @@ class Weights:
     W: Doubles
     b: Doubles
 
-    def log_probabilities(self, X: Floats) -> Doubles:
-        """Return (n, C) float64."""
+    def losses(self, X: Floats, y: Codes) -> Doubles:
+        """Return the cross entropy of each row, (n,): of its code y (n,), or the mean over classes of y (n, C)."""
         logits = np.asarray(X @ self.W.astype(X.dtype) + self.b, dtype=np.float64)
-        return np.asarray(logits - logsumexp(logits, axis=1, keepdims=True))
+        if y.ndim == 2:
+            return np.asarray((np.logaddexp(0, logits) - logits * y).mean(axis=1))
+        return np.asarray(logsumexp(logits, axis=1) - logits[np.arange(len(y)), y])
 
 
 def path(

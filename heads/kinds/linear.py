@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -73,13 +73,13 @@ class Linear(Affine):
         return self
 
     def _solve(self, centred: Floats, codes: Codes, units: list[str]) -> None:
-        axes, d = _principal_axes(centred), centred.shape[1]
+        axes, d = principal_axes(centred), centred.shape[1]
         rotated = np.asarray(centred @ axes.astype(centred.dtype), dtype=centred.dtype)
         if self.C is None:
             self.path_, self.C_ = _choose(rotated, codes, units, d, self.seed)
         else:
             self.path_, self.C_ = [], float(self.C)
-        scale = _scale(centred, d)
+        scale = scale_of(centred, d)
         prepared = np.asarray(rotated / centred.dtype.type(scale), dtype=centred.dtype)
         (found,) = path(prepared, codes, len(self.classes_), [self.C_], tol=TOL)
         self._set(found.W.T @ axes.T, found.b, self.mean_, scale)
@@ -123,7 +123,7 @@ def _drawn(units: list[str], seed: int) -> Codes:
     return np.argsort(np.array(hashes, dtype=np.uint64)[at], kind="stable")
 
 
-def _principal_axes(centred: Floats) -> NDArray[np.float64]:
+def principal_axes(centred: Floats) -> NDArray[np.float64]:
     """Return orthonormal axes (d, min(n, d)) that span the rows; in that basis the L2 optimum is the same one."""
     n, d = centred.shape
     if n < d:
@@ -133,7 +133,7 @@ def _principal_axes(centred: Floats) -> NDArray[np.float64]:
     return np.asarray(np.linalg.eigh(centred.T @ centred)[1][:, ::-1], dtype=np.float64)
 
 
-def _scale(X: Floats, d: int) -> float:
+def scale_of(X: Floats, d: int) -> float:
     """Return √(mean‖x-μ‖²/d), or 1 where all rows are equal; `d` counts the features before rotation."""
     spread = float(np.sqrt(X.var(axis=0, dtype=np.float64).sum() / d))
     return spread if spread > 0 else 1.0
@@ -141,10 +141,18 @@ def _scale(X: Floats, d: int) -> float:
 
 def _choose(X: Floats, y: Codes, units: list[str], d: int, seed: int) -> tuple[list[list[float]], float]:
     """Return the held-out NLL along the grid and the C chosen from it (1 where nothing can be held out)."""
-    return _chosen_from([f for f in _inner_folds(X, y, units, d, seed) if len(f.rows)])
+    return chosen_from([f for f in _inner_folds(X, y, units, d, seed) if len(f.rows)])
 
 
-def _chosen_from(folds: Sequence[_Fold]) -> tuple[list[list[float]], float]:
+class Scored(Protocol):
+    """Held-out rows on their way along the grid."""
+
+    def losses(self) -> Doubles:
+        """Return the NLL of each row at the next C of `GRID`."""
+
+
+def chosen_from(folds: Sequence[Scored]) -> tuple[list[list[float]], float]:
+    """Return [[C, held-out NLL], …] and the C that the rule of `Linear` chooses; 1 where nothing was held out."""
     if not folds:
         return [], 1.0
     losses: list[Doubles] = []
@@ -165,9 +173,9 @@ class _Fold:
 
     def __init__(self, X: Floats, y: Codes, held: NDArray[np.bool_], n_classes: int, d: int) -> None:
         train, labels = X[~held], y[~held]
-        self.rows = np.flatnonzero(held & np.isin(y, labels))
+        self.rows = np.flatnonzero(_scored(y, held))
         self.y, mean = y[self.rows], train.mean(axis=0)
-        scale = _scale(train, d)
+        scale = scale_of(train, d)
         self.X = np.asarray((X[self.rows] - mean) / scale, dtype=np.float32)
         train = np.asarray((train - mean) / scale, dtype=np.float32)
         self.path = path(train, labels, n_classes, GRID, tol=TOL_CHOOSING)
@@ -175,13 +183,22 @@ class _Fold:
     def losses(self) -> NDArray[np.float64]:
         """Return the NLL of each scored row at the next C."""
         found: Weights = next(self.path)
-        return -found.log_probabilities(self.X)[np.arange(len(self.y)), self.y]
+        return found.losses(self.X, self.y)
 
 
 def _inner_folds(X: Floats, y: Codes, units: list[str], d: int, seed: int) -> list[_Fold]:
     fold = assign(units, y, FOLDS, seed)
     parts = range(FOLDS if len(y) <= ALL_FOLDS_UP_TO else 1)
-    return [_Fold(X, y, fold == k, int(y.max()) + 1, d) for k in parts if 0 < (fold == k).sum() < len(y)]
+    return [_Fold(X, y, fold == k, _classes(y), d) for k in parts if 0 < (fold == k).sum() < len(y)]
+
+
+def _scored(y: Codes, held: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Say which held-out rows are scored: those whose one class the others have, or all where a row has several."""
+    return held if y.ndim == 2 else np.asarray(held & np.isin(y, y[~held]))
+
+
+def _classes(y: Codes) -> int:
+    return y.shape[1] if y.ndim == 2 else int(y.max()) + 1
 
 
 ESTIMATOR = Linear

@@ -18,7 +18,7 @@ import numpy as np
 
 # not the folder of this file: its `heads.py` would hide the room of that name
 sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
-from heads import train  # noqa: E402
+from heads import holding  # noqa: E402
 from heads.honest import Wishes, account  # noqa: E402
 from heads.kind import estimator  # noqa: E402
 from heads.labels import Task  # noqa: E402
@@ -38,12 +38,12 @@ def main() -> int:
         watch = Watch()
         print(f"written, {watch.peak >> 20} MiB with the units' names")
         made = estimator(options.kind)
-        held = train.held_out(task, made, 0)
+        held = holding.held_out(task, made, 0)
         print(f"held out: {time.process_time() - seconds:.0f} CPU s, {watch.peak >> 20} MiB", flush=True)
-        model = train.fitted(task, task.train, made, 0)
+        model = holding.fitted(task, task.train, made, 0)
         print(f"fitted: {time.process_time() - seconds:.0f} CPU s, {watch.peak >> 20} MiB", flush=True)
-        again = train.settled(made, model)
-        found = account(task, held, lambda part, most: train.held_out(part, again, 0, most=most), Wishes(), 0)
+        again = holding.settled(made, model)
+        found = account(task, held, lambda part, most: holding.held_out(part, again, 0, most=most), Wishes(), 0)
         print(
             f"{options.kind}, {options.rows:,} x {options.dim}, {options.classes} classes: "
             f"{time.process_time() - seconds:.0f} CPU s, RssAnon {watch.stop() >> 20} MiB at most, "

@@ -14,12 +14,13 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import check_estimator, check_estimators_unfitted
 
 from embedder import kinds
-from heads.kind import FOLDER, Estimator, EstimatorClass, estimator
+from heads.kind import CLASSES, FOLDER, MULTILABEL, Estimator, EstimatorClass, estimator, maker, tasks
 from heads.saved import load_head
 from heads.train import train
 from tests.heads.tools import animals, task_of, worded
 
-KINDS = kinds.names(FOLDER)
+KINDS = [name for name in kinds.names(FOLDER) if CLASSES in tasks(name)]
+SEVERAL = [name for name in kinds.names(FOLDER) if MULTILABEL in tasks(name)]
 LABELS = ("zebra", "Äpfel", "10", "9", "bee")
 
 
@@ -45,8 +46,28 @@ def reread(model: Estimator, made: EstimatorClass) -> Estimator:
     return made.restore(arrays, json.loads(json.dumps(model.params(), allow_nan=False)))
 
 
-def test_there_is_a_kind() -> None:
+def test_there_is_a_kind_and_each_does_something() -> None:
     assert "linear" in KINDS
+    assert "multilabel" in SEVERAL
+    assert all(tasks(name) for name in kinds.names(FOLDER))
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_kinds_of_several_classes_learn_the_same_from_any_order_and_come_back_to_the_bit(kind: str) -> None:
+    made = maker(kind, MULTILABEL)
+    X, y = planted(noise=1.0)
+    Y = (y[:, None] == np.array(LABELS)).astype(int) | (y[:, None] == np.array(["zebra", *LABELS[:4]])).astype(int)
+    groups = np.array([f"g{i // 2}" for i in range(90)])
+    order = np.random.default_rng(1).permutation(90)
+    model, other = made(seed=3).fit(X, Y, groups), made(seed=3).fit(X[order], Y[order], groups[order])
+    P = model.predict_proba(X)
+    assert P.shape == Y.shape
+    assert np.allclose(other.predict_proba(X), P, atol=1e-9)
+    assert np.array_equal(reread(model, made).predict_proba(X), P)
+    assert all(v.dtype.kind in "fiu" for v in model.arrays().values())
+    for name, value in model.arrays().items():
+        with pytest.raises((KeyError, TypeError, ValueError)):
+            made.restore({**model.arrays(), name: value[:-1]}, model.params())
 
 
 def test_probabilities_are_over_sorted_classes_and_sum_to_one(made: EstimatorClass) -> None:

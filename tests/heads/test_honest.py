@@ -11,10 +11,11 @@ import pytest
 from embedder.errors import UsageError
 from heads import saved
 from heads.doubts import doubts
+from heads.holding import held_out
 from heads.honest import Wishes
 from heads.kinds.linear import Linear
 from heads.saved import load_head
-from heads.train import held_out, train
+from heads.train import train
 from index import commit
 from tests.heads.tools import ANIMALS, animals, labelled, task_of, worded
 

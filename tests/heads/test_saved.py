@@ -14,10 +14,11 @@ from heads import saved
 from heads.calibration import Calibration
 from heads.conformal import fit
 from heads.guard import Guard
+from heads.holding import held_out
 from heads.kinds.linear import Linear
 from heads.noise import suspects
 from heads.saved import list_heads, load_head
-from heads.train import held_out, train
+from heads.train import train
 from index import commit, files
 from tests.heads.tools import animals, task_of, worded
 from tests.index.tools import Rows, run

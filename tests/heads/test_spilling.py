@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heads import spilling, train
+from heads import holding, spilling, train
+from heads.kind import estimator
+from heads.labels import Task
 from heads.saved import load_head
 from index import features as reading
 from index.features import features
@@ -73,7 +75,7 @@ def test_a_kind_that_holds_its_rows_learns_from_a_sample(tmp_path: Path, monkeyp
 
 
 def scored_by_part(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> train.Trained:
-    monkeypatch.setattr(train, "MOST_SCORED", 5)
+    monkeypatch.setattr(holding, "MOST_SCORED", 5)
     return train.train(collection, label="label", kind="prototype")
 
 
@@ -91,17 +93,17 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.
         y = np.arange(n) % 2
         for a in range(0, n, 64):
             X.write(np.arange(a, a + 64), rng.normal(size=(64, 1024)) + y[a : a + 64, None])
-        task = train.Task(
+        task = Task(
             np.arange(n), X.array, y.astype(np.intp), ["a", "b"], [str(i) for i in range(n)], np.arange(n), None, {},
             spilled=X,
         )  # fmt: skip
         tracemalloc.start()
-        train.held_out(task, train.estimator("prototype"), 0, most=1)
+        holding.held_out(task, estimator("prototype"), 0, most=1)
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found
 
-    monkeypatch.setattr(train, "MOST_SCORED", 100)
+    monkeypatch.setattr(holding, "MOST_SCORED", 100)
     monkeypatch.setattr("heads.kinds.prototype.SCORED_UP_TO", 100)
     peak(64)
     assert peak(8192) - peak(2048) < 6144 * 1024 * 4 / 4

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from embedder.errors import NothingToDo, UnknownName, UsageError
-from heads import train as train_module
+from heads import holding
 from heads.calibration import choose
 from heads.folds import assign
+from heads.holding import held_out
 from heads.kinds.linear import Linear
 from heads.labels import Task
 from heads.metrics import scores
 from heads.saved import load_head
-from heads.train import default_name, held_out, train
+from heads.train import default_name, train
 from index import commit
 from tests.heads.tools import Grouped, animals, labelled, task_of, worded
 from tests.index.tools import Rows, planted, run
@@ -116,7 +117,7 @@ def test_two_spaces_of_a_collection_are_scored_on_the_same_folds(
         seen.append(assign(*args))
         return seen[-1]
 
-    monkeypatch.setattr(train_module, "assign", spy)
+    monkeypatch.setattr(holding, "assign", spy)
     better, worse = (train(collection, label="label", space=s, name="h") for s in ("worded:", "planted:8"))
     assert better.space != worse.space
     assert len(seen) == 4
@@ -156,7 +157,7 @@ def test_a_split_column_is_followed_and_copies_across_it_are_said(tmp_path: Path
 
 
 def test_many_rows_are_scored_on_one_fold_of_five(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_module, "ALL_FOLDS_UP_TO", 59)
+    monkeypatch.setattr(holding, "ALL_FOLDS_UP_TO", 59)
     found = train(animals(tmp_path), label="label")
     assert (found.n_train, found.n_test, found.metrics["accuracy"]) == (60, 12, 1.0)
     assert found.split.startswith("one of 5 ")
@@ -201,7 +202,7 @@ def test_a_head_is_named_after_its_label(label: str, name: str) -> None:
 
 def test_controls_do_not_choose_again_what_the_head_chose() -> None:
     model = Linear().fit(*_blobs())
-    again = train_module.settled(Linear, model)(seed=3)
+    again = holding.settled(Linear, model)(seed=3)
     assert again.C == model.C_  # type: ignore[attr-defined]
     assert again.fit(*_blobs()).path_ == []  # type: ignore[attr-defined]
 
