@@ -178,10 +178,10 @@ def paired(
 
 
 def draw_error(scores: Floats) -> float:
-    """Return the standard error that random draws add to their mean, beyond what the items drawn add.
+    """Return the standard error of the mean of random draws on these items; 0 of a single one.
 
-    Two-way analysis of variance: draws differ from each other as items are read differently by each (which the error
-    over items holds already), and as a draw is better or worse on all of them.
+    Part of it, that each draw reads each item differently, is in the error over items already. It is counted twice:
+    taken out by analysis of variance, three draws raised false alarms on planted data from 6 % to 7 %.
 
     Args:
         scores: (S, n) of each draw on each item.
