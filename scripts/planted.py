@@ -39,7 +39,10 @@ def line(case: Case, seeds: int) -> tuple[str, bool]:
     bound = f"{case.low:.0%} to {case.high:.0%}" if case.share else f"{case.low} to {case.high}"
     took = f"{case.name}: {time.process_time() - started:.0f} s"
     print(took, file=sys.stderr)
-    return f"| {case.name} | {seeds} | {found} | {case.band(values)} | {bound} | {'' if passed else '**outside**'} |", passed
+    return (
+        f"| {case.name} | {seeds} | {found} | {case.band(values)} | {bound} | {'' if passed else '**outside**'} |",
+        passed,
+    )
 
 
 def main() -> int:

@@ -59,7 +59,8 @@ def apart(n: int, seed: int) -> tuple[Ints, FloatMatrix, FloatMatrix]:
     """Labels, and two encoders of their own that are two points apart in the mean: at the edge of every verdict."""
     on = two_classes(n, seed)
     a, b = (shifted(on, shift, 2 * seed + k).X for k, shift in enumerate((0.33, 0.30)))
-    assert isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
+    assert isinstance(a, np.ndarray)
+    assert isinstance(b, np.ndarray)
     return on.y, a, b
 
 

@@ -232,7 +232,7 @@ def test_the_door_returns_an_object_with_a_page(home: Service, tmp_path: Path) -
                 ("timm:a", "encoder", None), ("timm:a?layer=-2", "layer", "timm:a"),
                 ("timm:a?seed=1&weights=random", "random", "timm:a"),
                 ("timm:a?layer=-3", "layer", "timm:a"), ("timm:a?pooling=max", "layer", "timm:a"),
-                ("timm:a?seed=0&weights=random", "random", "timm:a"), ("timm:a?seed=2&weights=random", "random", "timm:a"),
+                *((f"timm:a?seed={k}&weights=random", "random", "timm:a") for k in (0, 2)),
             ],
         ),
         (["timm:a?layer=3"], [

@@ -32,7 +32,9 @@ def test_held_out_accuracy_and_error_are_those_of_refits(d: int) -> None:
     parts = [(fitted(X, y, fold != f, fold == f, FIXED), y[fold == f]) for f in range(5)]
     found = FoldRidge(X, fold).fits([y], 3)
     assert found.accuracy.tolist() == pytest.approx([sum((p.argmax(axis=1) == t).sum() for p, t in parts) / 90])
-    assert found.error.tolist() == pytest.approx([sum(((p - np.eye(3)[t]) ** 2).sum() for p, t in parts) / 90], rel=1e-4)
+    assert found.error.tolist() == pytest.approx(
+        [sum(((p - np.eye(3)[t]) ** 2).sum() for p, t in parts) / 90], rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("d", [6, 200])

@@ -45,7 +45,11 @@ def test_the_best_twin_is_drawn_again_until_it_was_drawn_three_times() -> None:
 
 
 def test_of_many_rows_the_twin_drawn_most_often_stands_for_all_twins() -> None:
-    controls = [*(twin("a", k) for k in range(3)), twin("b", 0), *(Candidate(n, "pixels", twin("", 0).X) for n in "pqr")]
+    controls = [
+        *(twin("a", k) for k in range(3)),
+        twin("b", 0),
+        *(Candidate(n, "pixels", twin("", 0).X) for n in "pqr"),
+    ]
     shares = {"a0": 0.9, "a1": 0.5, "a2": 0.7, "b0": 0.99, "p": 0.6, "q": 0.8, "r": 0.5}
     ridge = {n: RidgeProbe(np.arange(1000) < 1000 * s, np.zeros(5)) for n, s in shares.items()}
     kept = worth_comparing(controls, ridge, 3000)
@@ -56,7 +60,10 @@ def test_of_many_rows_the_twin_drawn_most_often_stands_for_all_twins() -> None:
 def test_the_bar_is_chosen_among_whole_families() -> None:
     on = even(60)
     made = {n: probe(on, share(on, 0.5, k), n) for k, n in enumerate(("a0", "b0", "pixels", "a1", "a2"))}
-    assert [[p.name for p in family] for family in bar_of(list(made.values()), TWINS)] == [["a0", "a1", "a2"], ["pixels"]]
+    assert [[p.name for p in family] for family in bar_of(list(made.values()), TWINS)] == [
+        ["a0", "a1", "a2"],
+        ["pixels"],
+    ]
     assert len(bar_of([made["a0"], made["b0"]], TWINS)) == 2
 
 
