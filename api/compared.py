@@ -9,6 +9,7 @@ from embedder import kinds, naming
 from embedder.errors import PermafrostError, UsageError
 from embedder.naming import EncoderName
 
+DRAWS = 3
 READ_ELSEWHERE: Sequence[Mapping[str, str]] = ({"layer": "-2"}, {"layer": "-3"}, {"pooling": "max"})
 PLACES = ("layer", "pooling")
 
@@ -27,20 +28,27 @@ def wanted(asked: Sequence[str], *, layers: bool, controls: bool) -> list[Wanted
     """Say what each name is, and add what belongs to it: encoders first, then layers, then untrained twins.
 
     A name with `weights=random` is a control, one with `layer=` or `pooling=` a layer of the same name without; either
-    may be asked for by itself, and then is an encoder like others where its own is not there.
+    may be asked for by itself, and then is an encoder like others where its own is not there. The twin of a single
+    encoder is drawn three times; of several, each is drawn once, and the best again when that is known.
     """
     names = list(dict.fromkeys(asked))
     parents = {name: parent for name in names if (parent := _without(name, *PLACES)) != name}
     layer = {name: parent for name, parent in parents.items() if parent in names}
-    twins = {name: name for name in names if _option(name, "weights") == "random"}
-    plain = [name for name in names if name not in layer and name not in twins]
+    untrained = {name: _without(name, "weights", "seed") for name in names if _option(name, "weights") == "random"}
+    plain = [name for name in names if name not in layer and name not in untrained]
     if not plain:
         raise UsageError("there is no encoder to compare", hint="name one that was trained with --encoder")
     found = [Wanted(name, "encoder") for name in plain]
-    found += [Wanted(name, "layer", of) for name, of in layer.items() if name not in twins]
-    found += [Wanted(name, "random", of) for name, of in twins.items()]
+    found += [Wanted(name, "layer", of) for name, of in layer.items() if name not in untrained]
+    found += [Wanted(name, "random", of) for name, of in untrained.items()]
     more = [Wanted(one, "layer", name, derived=True) for name in plain if layers for one in deeper(name)]
-    more += [Wanted(one, "random", name, derived=True) for name in plain if controls for one in twin(name)]
+    alone = sum(bool(twins(name)) for name in plain) == 1
+    more += [
+        Wanted(one, "random", name, derived=True)
+        for name in plain
+        if controls
+        for one in twins(name, DRAWS if alone else 1)
+    ]
     return found + [one for one in more if one.name not in names]
 
 
@@ -52,12 +60,13 @@ def deeper(name: str) -> list[str]:
     return [str(replace(parsed, options={**parsed.options, **more})) for more in READ_ELSEWHERE]
 
 
-def twin(name: str) -> list[str]:
-    """Return the same architecture untrained, where its kind has that."""
+def twins(name: str, draws: int = 1) -> list[str]:
+    """Return the same architecture untrained, with as many seeds from 0 on, where its kind has that."""
     parsed, options = _read(name)
     if parsed is None or not {"weights", "seed"} <= options or "weights" in parsed.options:
         return []
-    return [str(replace(parsed, options={**parsed.options, "weights": "random", "seed": "0"}))]
+    seeds = map(str, range(draws))
+    return [str(replace(parsed, options={**parsed.options, "weights": "random", "seed": seed})) for seed in seeds]
 
 
 def _read(name: str) -> tuple[EncoderName | None, frozenset[str]]:

@@ -17,7 +17,7 @@ import numpy as np
 from api import compared, report_page
 from api.acts.embedding import Watch, unwatched
 from api.acts.held import Held
-from api.compared import Wanted
+from api.compared import DRAWS, Wanted
 from embedder import kinds, naming
 from embedder.encoder import Encoder
 from embedder.errors import EncoderError, UnknownName, UsageError
@@ -84,6 +84,8 @@ class Reporting(Held):
             collection, label, chosen, group=group, where=where, min_class_size=min_class_size, raw_controls=controls,
             workers=self.settings.decode_workers, seed=seed, say=say,
         )  # fmt: skip
+        if controls:
+            found = self._drawn_again(collection, found, seed, notes, watch)
         found.notes[:0] = notes
         spaces = {c.name: c.space for c in chosen}
         refer = None if other is None else partial(self._reference, other, spaces, seed, watch)
@@ -97,7 +99,26 @@ class Reporting(Held):
     ) -> list[Chosen]:
         """Return the Spaces to compare, those that are missing extracted, each model in one pass of its own."""
         asked = [self._named(collection, one) for one in names] or [s.encoder for s in collection.spaces().values()]
-        every = compared.wanted(asked, layers=layers, controls=controls)
+        return self._present(collection, compared.wanted(asked, layers=layers, controls=controls), notes, watch)
+
+    def _drawn_again(
+        self, collection: Collection, found: Gathered, seed: int, notes: list[str], watch: Watch
+    ) -> Gathered:  # fmt: skip
+        """Return the same with the best untrained twin drawn three times."""
+        from heads.report.gather import drawn_again
+        from heads.report.twins import worth_drawing
+
+        of = worth_drawing(found, DRAWS, seed)
+        if of is None:
+            return found
+        have = {control.name for control in found.controls}
+        wanted = [Wanted(one, "random", of, derived=True) for one in compared.twins(of, DRAWS) if one not in have]
+        return drawn_again(found, collection, self._present(collection, wanted, notes, watch))
+
+    def _present(
+        self, collection: Collection, every: Sequence[Wanted], notes: list[str], watch: Watch
+    ) -> list[Chosen]:  # fmt: skip
+        """Extract what is missing, and return what is there."""
         for passed in _passes([one for one in every if not _here(collection, one.name)]):
             ready = self._loaded(passed, notes)
             self._extract(collection, ready, watch)
@@ -172,11 +193,12 @@ def _here(collection: Collection, name: str) -> bool:
 
 
 def _passes(missing: Sequence[Wanted]) -> list[list[Wanted]]:
-    """Put the readings of one model together: they share its pass, and its speed is measured alone."""
+    """Put the readings of one model together: they share its pass, and its speed is measured alone. So are the draws of
+    an untrained twin, whose speed nobody asks for: items are read and decoded once for all."""
     together: dict[str, list[Wanted]] = {}
     for one in missing:
         model = one.of if one.kind == "layer" and one.of else one.name
-        together.setdefault(model, []).append(one)
+        together.setdefault(f"untrained {one.of}" if one.kind == "random" else model, []).append(one)
     return list(together.values())
 
 

@@ -48,6 +48,11 @@ class Probed:
         return [probe for name, probe in self.probes.items() if self.candidates[name].kind in kinds]
 
     @property
+    def twins(self) -> dict[str, str]:
+        """The architecture of each untrained twin, by its name."""
+        return {c.name: c.of for c in self.candidates.values() if c.kind == "random" and c.of is not None}
+
+    @property
     def controls(self) -> list[Probe]:
         """The probes of controls."""
         return [probe for name, probe in self.probes.items() if self.candidates[name].control]

@@ -118,6 +118,19 @@ def gather(
     return Gathered(collection.name, label, task, ids, ours, controls, parents, notes, labelled, task.left_out)
 
 
+def drawn_again(found: Gathered, collection: Collection, twins: Sequence[Chosen]) -> Gathered:
+    """Return the same with more untrained twins among the controls; one that lacks some of the items is left out."""
+    assert found.task is not None
+    keys, more, notes = found.task.keys, [], []
+    for it in twins:
+        read = features(collection, it.space)
+        if np.isin(keys, read.keys).all():
+            more.append(_candidate(collection, it, read, keys))
+        else:
+            notes.append(f"{it.name} has no vector of some of the items and is left out.")
+    return replace(found, controls=[*more, *found.controls], notes=[*found.notes, *notes])
+
+
 def _common(first: Features, label: str, others: Sequence[Keys], notes: list[str], seed: int) -> Features:
     """Return the rows of `first` that have a label and are in all other Spaces, at most 20,000."""
     has = np.array([labels.word(value) is not None for value in first.columns[label]], dtype=bool)
@@ -142,7 +155,7 @@ def _members(rows: Features, label: str) -> Counter[str]:
 
 def _candidate(collection: Collection, it: Chosen, found: Features, keys: Keys) -> Candidate:
     X = found.X[np.searchsorted(found.keys, keys)]
-    return Candidate(it.name, it.kind, X, speed(collection, it.space), it.space.dim * BYTES)
+    return Candidate(it.name, it.kind, X, speed(collection, it.space), it.space.dim * BYTES, it.of)
 
 
 def speed(collection: Collection, space: Space) -> float | None:

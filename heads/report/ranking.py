@@ -14,6 +14,7 @@ from heads.report.selection import bias_corrected, nested
 from heads.report.verdict import LEVEL, MARGIN, Interval, Verdict, not_enough, percent, plain, points, span
 
 KEPT, ALL_UP_TO = 3, 2000
+Ridges = Mapping[str, RidgeProbe]
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from heads.report.signs import Signs, contrasts
 from heads.report.task import task
 from heads.report.terms import TermCounts
 from heads.report.transfer import Transfer, transfer
+from heads.report.twins import worth_comparing
 from heads.report.verdict import MARGIN, Verdict, not_enough
 
 DISCORDANT = 0.2
@@ -58,7 +59,9 @@ def report(
     probed = probe(found, on, asked, say)
     ours = probed.of("encoder", "layer")
     ranking = rank(ours, probed.candidates, on, ridge=_encoders(probed))
-    moved, deeper = transfer(probed.of("encoder") or ours, probed.controls, on), transfer(ours, probed.controls, on)
+    moved, deeper = (
+        transfer(probes, probed.controls, on, twins=probed.twins) for probes in (probed.of("encoder") or ours, ours)
+    )
     base = max(probed.of("encoder") or ours, key=lambda p: p.accuracy)
     present = probed.probes.get(asked.default or "", base)
     say("learning curves")
@@ -105,7 +108,7 @@ def probe(found: Gathered, on: Plan, asked: Asked, say: Say) -> Probed:
         kept = worth_probing(found.encoders, cheap, on, asked.default)
         if not any(c.kind == "encoder" for c in kept):
             kept += [max((c for c in found.encoders if c.kind == "encoder"), key=lambda c: cheap[c.name].accuracy)]
-        controls = worth_probing([c for c in dense if c.control], cheap, on)
+        controls = worth_comparing([c for c in dense if c.control], cheap, len(on))
         chosen = [*kept, *controls, *(c for c in found.controls if c.name not in cheap)]
     probes = {}
     for at, candidate in enumerate(chosen, 1):

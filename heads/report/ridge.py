@@ -19,8 +19,17 @@ from heads.folds import Ints
 
 Floats = NDArray[np.float64]
 GRID = (0.001, 0.01, 0.1, 1.0)
-FIXED = 0.1
+FIXED = 1.0
 MOST_CELLS = 20_000_000
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well each of several sets of labels was predicted, held out: `accuracy` (L,), and `error` (L,), the mean
+    squared distance of what was predicted to the labels' codes."""
+
+    accuracy: Floats
+    error: Floats
 
 
 @dataclass(frozen=True)
@@ -70,20 +79,21 @@ class FoldRidge:
             correct[at] = self._hits(f, weights, y)
         return RidgeProbe(correct, right.max(axis=0) / held)
 
-    def accuracies(self, ys: Sequence[Ints], n_classes: int) -> Floats:
-        """Return the held-out accuracy (len(ys),) for each set of labels, at one fixed penalty."""
+    def fits(self, ys: Sequence[Ints], n_classes: int) -> Fit:
+        """Predict each set of labels at one fixed penalty."""
         many = max(1, MOST_CELLS // (max(map(len, self.rows)) * n_classes))
-        blocks = [ys[start : start + many] for start in range(0, len(ys), many)]
-        return np.concatenate([self._accuracies(block, n_classes) for block in blocks])
+        blocks = [self._fits(ys[start : start + many], n_classes) for start in range(0, len(ys), many)]
+        return Fit(np.concatenate([b.accuracy for b in blocks]), np.concatenate([b.error for b in blocks]))
 
-    def _accuracies(self, ys: Sequence[Ints], n_classes: int) -> Floats:
+    def _fits(self, ys: Sequence[Ints], n_classes: int) -> Fit:
         hot = [np.concatenate([_one_hot(y[at], n_classes) for y in ys], axis=1) for at in self.rows]
-        right = np.zeros(len(ys))
+        right, error = np.zeros(len(ys)), np.zeros(len(ys))
         for f, at in enumerate(self.rows):
             ((W, b),) = self._solved(hot, (f,), [FIXED])
-            said = (self.parts[f] @ W + b).reshape(len(at), len(ys), n_classes).argmax(axis=2)
-            right += (said == np.stack([y[at] for y in ys], axis=1)).sum(axis=0)
-        return right / len(self.fold)
+            given = (self.parts[f] @ W + b).reshape(len(at), len(ys), n_classes)
+            right += (given.argmax(axis=2) == np.stack([y[at] for y in ys], axis=1)).sum(axis=0)
+            error += ((given - hot[f].reshape(given.shape)) ** 2).sum(axis=(0, 2), dtype=np.float64)
+        return Fit(right / len(self.fold), error / len(self.fold))
 
     def _hits(self, f: int, weights: tuple[FloatMatrix, FloatMatrix], y: Ints) -> NDArray[np.bool_]:
         return np.asarray((self.parts[f] @ weights[0] + weights[1]).argmax(axis=1) == y[self.rows[f]])

@@ -17,7 +17,8 @@ from heads.report.probes import Plan, Probe
 class Nested:
     """Predictions of whichever candidate looked best inside the training rows of each fold.
 
-    `correct` (R, n); `picked` says how often each candidate was chosen, the commonest first.
+    `correct` (R, n); `picked` says how often each candidate was chosen, the commonest first; of several draws of one
+    candidate the first names it.
     """
 
     correct: NDArray[np.bool_]
@@ -36,11 +37,28 @@ class Nested:
 
 def nested(probes: Sequence[Probe], on: Plan) -> Nested:
     """Choose in each fold by the probes' inner scores; the first of equals."""
-    best = np.argmax(np.nan_to_num(np.stack([p.inner for p in probes]), nan=-np.inf), axis=0)
-    chosen = np.take_along_axis(best, on.fold, axis=1)
-    correct = np.take_along_axis(np.stack([p.correct for p in probes]), chosen[None], axis=0)[0]
-    counts = Counter(probes[k].name for k in best.ravel().tolist())
-    return Nested(correct, dict(counts.most_common()))
+    return drawn([[probe] for probe in probes], on)[0]
+
+
+def drawn(families: Sequence[Sequence[Probe]], on: Plan) -> list[Nested]:
+    """Choose in each fold by the mean inner score of a family, and read one draw of it.
+
+    Args:
+        families: probes of one candidate drawn several times, such as untrained weights of several seeds.
+
+    Returns:
+        one a draw, as many as the largest family has; a smaller one starts over.
+    """
+    scores = np.stack([np.mean([p.inner for p in family], axis=0) for family in families])
+    best = np.argmax(np.nan_to_num(scores, nan=-np.inf), axis=0)
+    chosen = np.take_along_axis(best, on.fold, axis=1)[None]
+    counts = Counter(families[k][0].name for k in best.ravel().tolist())
+    picked = dict(counts.most_common())
+    found = []
+    for draw in range(max(map(len, families))):
+        right = np.stack([family[draw % len(family)].correct for family in families])
+        found.append(Nested(np.take_along_axis(right, chosen, axis=0)[0], picked))
+    return found
 
 
 def bias_corrected(probes: Sequence[Probe], resampler: Resampler) -> float:

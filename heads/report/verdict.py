@@ -10,6 +10,7 @@ import numpy as np
 
 MARGIN = 0.03
 LEVEL = 0.05
+FAR, FAR_ONCE = 2.0, 3.0
 Interval = tuple[float, float]
 Direction = Literal["above", "below", "tie", "undecided"]
 
@@ -56,17 +57,21 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def direction(interval: Interval, tie_interval: Interval, margin: float = MARGIN) -> Direction:
+def direction(
+    difference: float, interval: Interval, tie_interval: Interval, margin: float = MARGIN, *, far: float = FAR
+) -> Direction:
     """Read a difference: its 95 % interval excludes zero, or its 90 % interval lies inside ±margin (TOST), or neither.
 
-    A difference that is both real and smaller than the margin is given its direction, not called a tie: the sentence
-    states its size.
+    A difference smaller than the margin is given its direction only where zero is `far` times as far off as the
+    interval reaches; one that is nearer is neither a tie nor more. Otherwise other folds of the same items would turn
+    `above` into a tie and back: the difference moves by up to the interval's half-width with the seed of the folds.
     """
-    if interval[0] > 0:
-        return "above"
-    if interval[1] < 0:
-        return "below"
-    return "tie" if -margin < tie_interval[0] and tie_interval[1] < margin else "undecided"
+    low, high = interval
+    if low <= 0 <= high:
+        return "tie" if -margin < tie_interval[0] and tie_interval[1] < margin else "undecided"
+    if abs(difference) < margin and abs(difference) < far * (high - low) / 2:
+        return "undecided"
+    return "above" if low > 0 else "below"
 
 
 def percent(share: float) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom
+from scipy.stats import binom, binomtest, t
 
 SURE = 0.001
 
@@ -32,6 +32,15 @@ class Case:
     high: float
     share: bool = True
     seeds: int = 200
+
+    def band(self, values: list[float]) -> str:
+        """Return the exact 95 % interval of the share (Clopper and Pearson 1934), or of the mean by Student's t."""
+        n = len(values)
+        if self.share:
+            low, high = binomtest(int(sum(values)), n).proportion_ci(method="exact")
+            return f"{low:.1%} to {high:.1%}"
+        half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else float("inf")
+        return f"{np.mean(values) - half:.3f} to {np.mean(values) + half:.3f}"
 
     def passes(self, values: list[float]) -> bool:
         """Say whether the values fit; of a share, unless chance alone would explain them less than once in 1,000."""

@@ -230,14 +230,14 @@ def test_the_door_returns_an_object_with_a_page(home: Service, tmp_path: Path) -
             ["timm:a?seed=1&weights=random", "timm:a", "timm:a?layer=-2"],
             [
                 ("timm:a", "encoder", None), ("timm:a?layer=-2", "layer", "timm:a"),
-                ("timm:a?seed=1&weights=random", "random", "timm:a?seed=1&weights=random"),
+                ("timm:a?seed=1&weights=random", "random", "timm:a"),
                 ("timm:a?layer=-3", "layer", "timm:a"), ("timm:a?pooling=max", "layer", "timm:a"),
-                ("timm:a?seed=0&weights=random", "random", "timm:a"),
+                *((f"timm:a?seed={k}&weights=random", "random", "timm:a") for k in (0, 2)),
             ],
         ),
         (["timm:a?layer=3"], [
             ("timm:a?layer=3", "encoder", None),
-            ("timm:a?layer=3&seed=0&weights=random", "random", "timm:a?layer=3"),
+            *((f"timm:a?layer=3&seed={k}&weights=random", "random", "timm:a?layer=3") for k in range(3)),
         ]),
         (["declared:mine"], [("declared:mine", "encoder", None)]),
     ],
@@ -247,6 +247,13 @@ def test_what_belongs_to_an_encoder(asked: list[str], expected: list[tuple[str, 
     plain = [(one.name, one.kind, one.of) for one in found]
     assert sorted((n, k) for n, k, _ in plain) == sorted((str(n), k) for n, k, _ in expected)
     assert [one for one in plain if one[1] == "layer"] == [one for one in expected if one[1] == "layer"]
+
+
+def test_twins_of_several_encoders_are_drawn_once_until_one_is_known_to_be_best() -> None:
+    found = compared.wanted(["timm:a", "timm:b", "hashing:8"], layers=False, controls=True)
+    assert [one.name for one in found if one.kind == "random"] == [
+        "timm:a?seed=0&weights=random", "timm:b?seed=0&weights=random",
+    ]  # fmt: skip
 
 
 def test_only_controls_are_nothing_to_compare() -> None:

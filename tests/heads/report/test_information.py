@@ -58,6 +58,15 @@ def test_permutation_finds_what_is_there() -> None:
         permutation_test(tfidf(["a b", "a b"]), on)
 
 
+def test_permutation_finds_a_rare_class_that_accuracy_cannot_see() -> None:
+    rng = np.random.default_rng(0)
+    y = (np.arange(200) % 10 == 0).astype(np.intp)
+    c = Candidate("a", "encoder", (rng.normal(size=(200, 4)) + 0.7 * y[:, None]).astype(np.float32))
+    found = permutation_test(c, plan(y, [f"u{i}" for i in range(200)], repeats=1), draws=39)
+    assert found.accuracy == pytest.approx(0.9, abs=0.005)
+    assert found.p == 1 / 40
+
+
 def test_selectivity_is_small_where_types_are_memorised() -> None:
     rng = np.random.default_rng(0)
     types = np.arange(120) % 12

@@ -35,7 +35,7 @@ def test_the_table_says_what_was_outside(capsys: pytest.CaptureFixture[str], mon
     monkeypatch.setattr("sys.argv", ["planted", "--seeds", "10"])
     assert planted.main() == 1
     out = capsys.readouterr().out
-    assert "| fine | 10 | 5 | 40% to 60% |  |" in out
-    assert "| bad | 10 | 3.000 | 0 to 1 | **outside** |" in out
+    assert "| fine | 10 | 5 | 18.7% to 81.3% | 40% to 60% |  |" in out
+    assert "| bad | 10 | 3.000 | 3.000 to 3.000 | 0 to 1 | **outside** |" in out
     monkeypatch.setattr("sys.argv", ["planted", "--seeds", "10", "--only", "fine"])
     assert planted.main() == 0

@@ -1,21 +1,26 @@
-"""The planted cases of questions 3 to 5 over few seeds; `scripts/planted` runs them in full."""
+"""The planted cases of questions 3 to 5 and of seeds over few seeds; `scripts/planted` runs them in full."""
 
 from __future__ import annotations
 
 import pytest
-from plants import Case, curves, domains, tasks
+from plants import Case, curves, domains, seeds, tasks
 
 FEW, MORE = 3, 20
 
 
-def passes(case: Case, seeds: int) -> None:
-    values = [float(case.run(seed)) for seed in range(seeds)]
-    assert case.passes(values), f"{sum(values)} of {seeds}, bound {case.low} to {case.high}"
+def passes(case: Case, most: int) -> None:
+    values = [float(case.run(seed)) for seed in range(most)]
+    assert case.passes(values), f"{sum(values)} of {most}, bound {case.low} to {case.high}"
 
 
 @pytest.mark.parametrize("case", [c for c in domains.CASES if c.seeds > 50] + curves.CASES, ids=lambda case: case.name)
 def test_planted(case: Case) -> None:
     passes(case, MORE)
+
+
+@pytest.mark.parametrize("case", seeds.CASES, ids=lambda case: case.name)
+def test_planted_seeds(case: Case) -> None:
+    passes(case, 6 if case.high == 0 else MORE)
 
 
 @pytest.mark.parametrize("case", tasks.CASES, ids=lambda case: case.name)

@@ -16,17 +16,25 @@ def planted(d: int, n: int = 90, seed: int = 0) -> tuple[np.ndarray, np.ndarray,
 
 
 def predicted(X: np.ndarray, y: np.ndarray, train: np.ndarray, rows: np.ndarray, penalty: float) -> np.ndarray:
+    return fitted(X, y, train, rows, penalty).argmax(axis=1)
+
+
+def fitted(X: np.ndarray, y: np.ndarray, train: np.ndarray, rows: np.ndarray, penalty: float) -> np.ndarray:
     """scikit-learn's ridge; the penalty is relative to the mean variance along min(n, d) axes."""
     T = X[train].astype(float)
     level = ((T - T.mean(axis=0)) ** 2).sum() / min(X.shape)
-    return Ridge(alpha=penalty * level).fit(T, np.eye(3)[y[train]]).predict(X[rows]).argmax(axis=1)
+    return Ridge(alpha=penalty * level).fit(T, np.eye(3)[y[train]]).predict(X[rows])
 
 
 @pytest.mark.parametrize("d", [6, 200])
-def test_held_out_accuracy_is_that_of_refits(d: int) -> None:
+def test_held_out_accuracy_and_error_are_those_of_refits(d: int) -> None:
     X, y, fold = planted(d)
-    hits = [(predicted(X, y, fold != f, fold == f, FIXED) == y[fold == f]).sum() for f in range(5)]
-    assert FoldRidge(X, fold).accuracies([y], 3).tolist() == pytest.approx([sum(hits) / 90])
+    parts = [(fitted(X, y, fold != f, fold == f, FIXED), y[fold == f]) for f in range(5)]
+    found = FoldRidge(X, fold).fits([y], 3)
+    assert found.accuracy.tolist() == pytest.approx([sum((p.argmax(axis=1) == t).sum() for p, t in parts) / 90])
+    assert found.error.tolist() == pytest.approx(
+        [sum(((p - np.eye(3)[t]) ** 2).sum() for p, t in parts) / 90], rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("d", [6, 200])
@@ -48,10 +56,12 @@ def test_many_label_sets_at_once_are_as_one_by_one(monkeypatch: pytest.MonkeyPat
     X, y, fold = planted(6)
     sets = [np.random.default_rng(k).permutation(y) for k in range(7)]
     made = FoldRidge(X, fold)
-    whole = made.accuracies(sets, 3)
-    assert whole.tolist() == [made.accuracies([s], 3)[0] for s in sets]
+    whole = made.fits(sets, 3)
+    assert whole.accuracy.tolist() == [made.fits([s], 3).accuracy[0] for s in sets]
+    assert whole.error == pytest.approx([made.fits([s], 3).error[0] for s in sets])
     monkeypatch.setattr("heads.report.ridge.MOST_CELLS", 150)
-    assert made.accuracies(sets, 3).tolist() == whole.tolist()
+    assert made.fits(sets, 3).accuracy.tolist() == whole.accuracy.tolist()
+    assert made.fits(sets, 3).error == pytest.approx(whole.error)
 
 
 def test_neither_scale_nor_offset_matters_and_constants_are_chance() -> None:

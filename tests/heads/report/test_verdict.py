@@ -4,26 +4,50 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from heads.report.verdict import Verdict, direction, not_enough, percent, plain, points, rounded, span
+from heads.report.verdict import FAR_ONCE, Verdict, direction, not_enough, percent, plain, points, rounded, span
 
 
 @pytest.mark.parametrize(
-    ("interval", "tie_interval", "expected"),
+    ("difference", "interval", "tie_interval", "expected"),
     [
-        ((0.001, 0.1), (0.01, 0.09), "above"),
-        ((-0.1, -0.001), (-0.09, -0.01), "below"),
-        ((0.001, 0.02), (0.002, 0.019), "above"),
-        ((-0.031, 0.02), (-0.029, 0.019), "tie"),
-        ((-0.04, 0.02), (-0.03, 0.019), "undecided"),
-        ((-0.04, 0.04), (-0.02, 0.035), "undecided"),
-        ((0.0, 0.1), (0.01, 0.09), "undecided"),
+        (0.05, (0.001, 0.1), (0.01, 0.09), "above"),
+        (-0.05, (-0.1, -0.001), (-0.09, -0.01), "below"),
+        (0.02, (0.011, 0.029), (0.012, 0.028), "above"),
+        (0.017, (0.008, 0.026), (0.01, 0.024), "undecided"),
+        (-0.017, (-0.026, -0.008), (-0.024, -0.01), "undecided"),
+        (0.029, (0.001, 0.06), (0.005, 0.055), "undecided"),
+        (0.031, (0.001, 0.06), (0.005, 0.055), "above"),
+        (-0.005, (-0.031, 0.02), (-0.029, 0.019), "tie"),
+        (-0.01, (-0.04, 0.02), (-0.03, 0.019), "undecided"),
+        (0.0, (-0.04, 0.04), (-0.02, 0.035), "undecided"),
+        (0.05, (0.0, 0.1), (0.01, 0.09), "undecided"),
     ],
 )
 def test_words_follow_from_intervals(
-    interval: tuple[float, float], tie_interval: tuple[float, float], expected: str
+    difference: float, interval: tuple[float, float], tie_interval: tuple[float, float], expected: str
 ) -> None:
-    assert direction(interval, tie_interval, 0.03) == expected
+    assert direction(difference, interval, tie_interval, 0.03) == expected
+
+
+def test_a_single_repeat_must_be_farther_from_zero() -> None:
+    ends = ((0.011, 0.029), (0.012, 0.028))
+    assert direction(0.02, *ends, far=FAR_ONCE) == "undecided"
+    assert direction(0.02, (0.0135, 0.0265), ends[1], far=FAR_ONCE) == "above"
+
+
+@given(st.floats(-0.1, 0.1), st.floats(0.001, 0.1), st.floats(0.84, 0.95), st.floats(-0.8, 0.8))
+def test_a_shift_by_four_fifths_of_a_half_width_turns_no_direction_into_a_tie(
+    difference: float, half: float, narrower: float, shift: float
+) -> None:
+    def said(at: float) -> str:
+        tie = narrower * half
+        return direction(at, (at - half, at + half), (at - tie, at + tie), 0.03)
+
+    pair = {said(difference), said(difference + shift * half)} - {"undecided"}
+    assert len(pair) < 2
 
 
 def test_figures_in_words() -> None:
