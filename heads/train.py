@@ -20,11 +20,14 @@ from heads.folds import Ints, assign
 from heads.honest import Account, Held, Wishes, account
 from heads.kind import Estimator, EstimatorClass, estimator, predicts_numbers, regressor
 from heads.labels import Task
+from heads.report import pilot
+from index import tuned
 from index.features import Features, features
 from index.store import Collection, check_name
 
 FOLDS, ALL_FOLDS_UP_TO = 5, 20_000
 MOST_SCORED = 100_000
+UNSEEN = "; only rows that the tuned encoder did not see are scored"
 CLASSES, REGRESSION = TASKS = ("classes", "regression")
 
 
@@ -82,7 +85,8 @@ def train(
     group: five stratified folds up to 20,000 rows, one of the five above. What a head chooses (such as C) it chooses
     inside its own training rows. Folds depend on the items' content, their near-duplicates and `seed`, so two Spaces of
     a collection that see the same near-duplicates are scored on the same ones. The head that is saved is fitted to all
-    rows; what it needs to calibrate itself and to abstain comes from the held-out predictions.
+    rows; what it needs to calibrate itself and to abstain comes from the held-out predictions. In the Space of a tuned
+    encoder only rows are scored that it did not see.
 
     Args:
         label: the column that holds the classes; rows without a value are left out.
@@ -103,7 +107,8 @@ def train(
     chosen = space if isinstance(space, Space) else collection.space(space)
     rows = features(collection, chosen, labels.columns(label, split, group), where, held_up_to=spilling.HELD_BYTES)
     wanted = _task(rows.columns[label], kind, task)
-    asked = _Asked(label, kind, split, group, min_class_size, wishes or Wishes(), seed)
+    seen = tuned.seen(collection, chosen)
+    asked = _Asked(label, kind, split, group, min_class_size, wishes or Wishes(), seed, seen)
     facts, model, arrays, guard = (_numbers if wanted == REGRESSION else _classes)(rows, asked)
     facts |= {"kind": kind, "label": label, "task": wanted}
     version = saved.save(collection, head, {**facts, "space": chosen.as_json(), "seed": seed}, model, arrays, guard)
@@ -120,6 +125,7 @@ class _Asked:
     min_class_size: int
     wishes: Wishes
     seed: int
+    seen: frozenset[str] = frozenset()
 
 
 Made = tuple[dict[str, Any], Any, dict[str, NDArray[Any]], Any]
@@ -137,6 +143,9 @@ def _classes(rows: Features, asked: _Asked) -> Made:
     made, seed = estimator(asked.kind), asked.seed
     task = labels.task(rows, asked.label, asked.split, asked.min_class_size, asked.group)
     held = held_out(task, made, seed, asked.split)
+    if asked.seen:
+        kept = _unseen(rows, task, held.rows, asked.seen)
+        held = Held(held.rows[kept], held.probabilities[kept], held.how + UNSEEN)
     model = fitted(task, task.train, made, seed)
     again = settled(made, model)
     found = account(task, held, lambda part, most: held_out(part, again, seed, most=most), asked.wishes, seed)
@@ -148,6 +157,9 @@ def _numbers(rows: Features, asked: _Asked) -> Made:
     made, seed = regressor(asked.kind), asked.seed
     task = numbers.measured(rows, asked.label, asked.split, asked.group)
     held, model = numbers.held_out(task, made, seed), numbers.fitted(task, task.train, made, seed)
+    if asked.seen:
+        kept = _unseen(rows, task, held.rows, asked.seen)
+        held = numbers.HeldValues(held.rows[kept], held.said[kept], held.means[kept], held.how + UNSEEN)
     metrics, margin = numbers.account(task, held, made, model, asked.wishes, seed)
     facts = {
         "classes": [], "n_train": len(task.train), "n_test": len(held.rows), "metrics": metrics, "left_out": {},
@@ -156,6 +168,23 @@ def _numbers(rows: Features, asked: _Asked) -> Made:
         "promise": conformal.EXACT if task.test is not None else conformal.FOLDED,
     }  # fmt: skip
     return facts, model, numbers.rows_of(task, held), margin
+
+
+def _unseen(rows: Features, task: Task | numbers.Measured, scored: Ints, seen: frozenset[str]) -> Ints:
+    """Return which of the scored rows are like no row that a tuned encoder saw with its label: others score memory.
+
+    Raises:
+        UsageError: none is left.
+    """
+    hashes = dict(zip(rows.keys.tolist(), rows.columns["content_hash"], strict=True))
+    free = set(pilot.parts(task.units, [hashes[key] for key in task.keys.tolist()], seen)[1].tolist())
+    kept = np.array([at for at, row in enumerate(scored.tolist()) if row in free], dtype=np.intp)
+    if not len(kept):
+        raise UsageError(
+            "the encoder was tuned on every row that could be scored, so that no score would be honest",
+            where=f"Space {rows.space}", hint="label items that it has not seen, or train in the frozen Space: --space",
+        )  # fmt: skip
+    return kept
 
 
 def _facts(task: Task, found: Account) -> dict[str, Any]:

@@ -15,20 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from api import compared, report_page
+from api.acts.again import Again
 from api.acts.embedding import Watch, unwatched
-from api.acts.held import Held
 from api.compared import Wanted
-from embedder import kinds, naming
+from embedder import kinds
 from embedder.encoder import Encoder
 from embedder.errors import EncoderError, UnknownName, UsageError
-from embedder.records import MEDIA, Medium, Pixels
+from embedder.records import Pixels
 from embedder.space import Space
 from heads.kind import FOLDER, estimator
 from index import files
 from index.features import require_columns
-from index.ingest import Run, ingest_all
-from index.itself import Itself
-from index.selection import IngestOptions
 from index.store import Collection
 
 if TYPE_CHECKING:
@@ -40,7 +37,7 @@ THUMBNAILS = 12
 Say = Callable[[str], None]
 
 
-class Reporting(Held):
+class Reporting(Again):
     """From stored vectors and labels to verdicts."""
 
     def report(
@@ -96,21 +93,15 @@ class Reporting(Held):
         self, collection: Collection, names: Sequence[str], layers: bool, controls: bool, notes: list[str], watch: Watch
     ) -> list[Chosen]:
         """Return the Spaces to compare, those that are missing extracted, each model in one pass of its own."""
-        asked = [self._named(collection, one) for one in names] or [s.encoder for s in collection.spaces().values()]
+        asked = [self.named(collection, one) for one in names] or [s.encoder for s in collection.spaces().values()]
         every = compared.wanted(asked, layers=layers, controls=controls)
         for passed in _passes([one for one in every if not _here(collection, one.name)]):
             ready = self._loaded(passed, notes)
-            self._extract(collection, ready, watch)
+            self.extract(collection, ready, watch)
         present = [one for one in every if _here(collection, one.name)]
         from heads.report.gather import Chosen
 
         return [Chosen(collection.space(one.name), one.kind, one.of) for one in present]
-
-    def _named(self, collection: Collection, selector: str) -> str:
-        """Return the encoder's name behind a Space's alias or fingerprint, or the name itself."""
-        with suppress(UnknownName):
-            return collection.space(selector).encoder
-        return str(naming.parse(selector))
 
     def _loaded(self, passed: Sequence[Wanted], notes: list[str]) -> list[Encoder]:
         """Load encoders together; of those that nobody asked for, one that cannot be had is left out, and said."""
@@ -127,25 +118,13 @@ class Reporting(Held):
                     notes.append(f"{one.name} was left out: {error.what}.")
             return ready
 
-    def _extract(self, collection: Collection, encoders: Sequence[Encoder], watch: Watch) -> None:
-        """Embed the known items with more encoders."""
-        if not encoders:
-            return
-        medium = _medium(collection, encoders[0])
-        options = IngestOptions(workers=self.settings.decode_workers)
-
-        def progress(encoder: Encoder, run: Run) -> None:
-            watch(str(encoder.name), run)
-
-        ingest_all(collection, Itself(collection, medium), encoders, options, progress)
-
     def _reference(
         self, other: Collection, spaces: Mapping[str, Space], seed: int, watch: Watch, name: str
     ) -> Reference:
         """Return the reference's vectors in the Space of an encoder, extracted where they are missing."""
         space = spaces[name]
         if not other.has_space(space):
-            self._extract(other, self.encoders([name]), watch)
+            self.extract(other, self.encoders([name]), watch)
         from heads.report.gather import reference_of
 
         return reference_of(other, space, seed)
@@ -178,17 +157,6 @@ def _passes(missing: Sequence[Wanted]) -> list[list[Wanted]]:
         model = one.of if one.kind == "layer" and one.of else one.name
         together.setdefault(model, []).append(one)
     return list(together.values())
-
-
-def _medium(collection: Collection, encoder: Encoder) -> Medium:
-    """Return the medium of the items that an encoder reads; of two, the first that is here."""
-    for medium in MEDIA:
-        if medium in encoder.space.media and len(Itself(collection, medium)):
-            return medium
-    raise UsageError(
-        f"{encoder.name} reads {' and '.join(encoder.space.media)}, and {collection.name} holds none of it",
-        hint="permafrost encoders lists others",
-    )
 
 
 def _default(collection: Collection, chosen: Sequence[Chosen]) -> str | None:

@@ -172,10 +172,12 @@ def nadeau_bengio(differences: Floats, test_over_train: float) -> NadeauBengio:
     """Test whether the mean of per-fold differences is zero (Nadeau and Bengio 2003, Machine Learning 52:239).
 
     Args:
-        differences: (J,), J >= 2, one a fold and repeat.
+        differences: (J,), one a fold and repeat; of a single one nothing can be said, and p is 1.
         test_over_train: size of a test part over that of its training part.
     """
     count, mean = len(differences), float(differences.mean())
+    if count == 1:
+        return NadeauBengio(0.0, 0, 1.0, (-np.inf, np.inf))
     error = float(np.sqrt(differences.var(ddof=1) * (1 / count + test_over_train)))
     half = float(stats.t.ppf(0.975, count - 1)) * error
     if error == 0:

@@ -1,0 +1,86 @@
+"""A tuned encoder against the frozen one, on rows whose labels the tuned one never saw.
+
+Every row of the Space of a tuned encoder that was trained on carries its own label: a probe that is cross-validated
+there scores memory. So both probes are fitted to the rows that it saw, and both predict the rows that it did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from embedder.records import FloatMatrix
+from heads.folds import Ints
+from heads.kinds.linear import Linear
+from heads.report.compare import Comparison, Resampler, paired
+from heads.report.verdict import LEVEL, Interval
+
+
+@dataclass(frozen=True)
+class Measured:
+    """`gain` is the tuned probe's accuracy minus the frozen one's, on the rows `test`."""
+
+    gain: Comparison
+    frozen: float
+    tuned: float
+    test: Ints
+    frozen_correct: NDArray[np.bool_]
+    tuned_correct: NDArray[np.bool_]
+
+
+def parts(units: Sequence[str], hashes: Sequence[str], seen: frozenset[str]) -> tuple[Ints, Ints]:
+    """Return the rows that were seen, and those of units of which no row was: neither a copy nor of the same group."""
+    known = np.array([one in seen for one in hashes], dtype=bool)
+    touched = {unit for unit, one in zip(units, known, strict=True) if one}
+    free = np.array([unit not in touched for unit in units], dtype=bool)
+    return np.flatnonzero(known), np.flatnonzero(free)
+
+
+def measure(
+    frozen: FloatMatrix, tuned: FloatMatrix, y: Ints, units: Sequence[str], train: Ints, test: Ints,
+    names: tuple[str, str], seed: int = 0,
+) -> Measured:  # fmt: skip
+    """Fit a linear probe in both Spaces to the same rows and compare them on the same others.
+
+    Args:
+        frozen, tuned: (n, d) vectors of the same rows; y: (n,) codes; train, test: positions, of no common unit.
+        names: of the tuned and of the frozen encoder.
+    """
+    right = [predicted(X, y, units, train, test, seed) == y[test] for X in (tuned, frozen)]
+    gain = compared(right[0], right[1], [units[i] for i in test], names, seed)
+    return Measured(gain, float(right[1].mean()), float(right[0].mean()), test, right[1], right[0])
+
+
+def predicted(X: FloatMatrix, y: Ints, units: Sequence[str], train: Ints, test: Ints, seed: int) -> Ints:
+    """Return the class that a linear probe gives each row of `test`; its C is chosen inside `train`."""
+    model = Linear(seed=seed).fit(X[train], y[train], groups=[units[i] for i in train])
+    return np.asarray(model.predict(X[test]), dtype=np.intp)
+
+
+def compared(
+    a: NDArray[np.bool_], b: NDArray[np.bool_], units: Sequence[str], names: tuple[str, str], seed: int
+) -> Comparison:
+    """Compare two predictors on one test set; its interval never excludes zero where McNemar's exact test does not."""
+    codes = np.unique(np.asarray(units, dtype=str), return_inverse=True)[1].astype(np.intp)
+    found = paired(a[None], b[None], np.zeros((1, len(a)), dtype=np.intp), Resampler(codes, seed=seed), names=names)
+    low, high = exact(int((a & ~b).sum()), int((b & ~a).sum()), len(a))
+    ends = found.t_interval
+    return replace(found, t_interval=(min(low, ends[0]), max(high, ends[1])), p=max(found.p, found.mcnemar))
+
+
+def exact(only_a: int, only_b: int, n: int) -> Interval:
+    """Return the 95 % interval of a difference of accuracies that McNemar's test inverts to.
+
+    Given that a + b of n items are told apart, the share that favours `a` has Clopper and Pearson's interval. Where
+    none is, the share of items that would be is below 1 - 0.025^(1/n).
+    """
+    apart = only_a + only_b
+    if not apart:
+        most = 1 - float((LEVEL / 2) ** (1 / n))
+        return -most, most
+    low, high = stats.binomtest(only_a, apart).proportion_ci(1 - LEVEL, method="exact")
+    return (2 * float(low) - 1) * apart / n, (2 * float(high) - 1) * apart / n
