@@ -16,7 +16,7 @@ from heads.kinds.linear import Linear
 from heads.labels import Task
 from heads.report import pilot
 from heads.report.compare import Comparison
-from heads.report.verdict import MARGIN, not_enough, percent, points, span
+from heads.report.verdict import MARGIN, percent, points, rounded, span
 
 FOLDS = 5
 LEAST_TEST = 10
@@ -111,4 +111,8 @@ def sentence(gain: Comparison, metrics: Mapping[str, Any]) -> str:
         return f"Fine-tuning loses {size}: {both}. Stay frozen."
     if way == "tie":
         return f"Fine-tuning and frozen are tied within ±{points(MARGIN)} points: {both}. Stay frozen."
-    return f"No gain is shown: {both}. {not_enough(*gain.needed(MARGIN), gain.items)} Stay frozen until then."
+    delta, need = gain.needed(MARGIN)
+    return (
+        f"No gain is shown: {both}. Not enough data to say: a {points(delta)}-point difference needs about "
+        f"{rounded(need)} items held out; here are {gain.items}."
+    )

@@ -19,21 +19,24 @@ from api.acts.again import Again
 from api.acts.embedding import Watch, unwatched
 from api.compared import Wanted
 from embedder import kinds
+from embedder.checkpoint import SEEN, Checkpoint
 from embedder.encoder import Encoder
 from embedder.errors import EncoderError, UnknownName, UsageError
 from embedder.records import Pixels
 from embedder.space import Space
 from heads.kind import FOLDER, estimator
-from index import files
+from index import files, tuned
 from index.features import require_columns
 from index.store import Collection
 
 if TYPE_CHECKING:
     from heads.report.domain import Reference
     from heads.report.gather import Chosen, Gathered
+    from heads.report.pilot import TunedSpace
 
 HOME, DOCUMENT, PAGE = "reports", "report.json", "report.html"
 THUMBNAILS = 12
+TUNED = f"{tuned.KIND}:"
 Say = Callable[[str], None]
 
 
@@ -76,10 +79,11 @@ class Reporting(Again):
         # before anything is extracted, which may take hours
         require_columns(collection, [column for column in (label, group) if column is not None])
         notes: list[str] = []
-        chosen = self._chosen(collection, encoders, layers, controls, notes, watch)
+        frozen, best = self._parted(collection, encoders, label, notes, watch)
+        chosen = self._chosen(collection, frozen, layers, controls, notes, watch)
         found = gather(
             collection, label, chosen, group=group, where=where, min_class_size=min_class_size, raw_controls=controls,
-            workers=self.settings.decode_workers, seed=seed, say=say,
+            workers=self.settings.decode_workers, seed=seed, tuned=best, say=say,
         )  # fmt: skip
         found.notes[:0] = notes
         spaces = {c.name: c.space for c in chosen}
@@ -89,12 +93,39 @@ class Reporting(Again):
         made["seconds"] = round(time.monotonic() - started, 3)
         return {**made, **_keep(collection, made, report_page.html(made, self._thumbnails(collection, found, made)))}
 
+    def _parted(
+        self, collection: Collection, names: Sequence[str], label: str, notes: list[str], watch: Watch
+    ) -> tuple[list[str], TunedSpace | None]:
+        """Part frozen encoders from tuned ones, which saw labels, and choose one of the latter for this label: the one
+        of the least loss on its own validation rows, which says nothing of the items that it is scored on."""
+        asked = [self.named(collection, one) for one in names] or [s.encoder for s in collection.spaces().values()]
+        frozen = [name for name in asked if not name.startswith(TUNED)]
+        found, bases = list[tuple[float, str, Checkpoint]](), list[str]()
+        for name in (one for one in asked if one.startswith(TUNED)):
+            if not _here(collection, name):
+                self.extract(collection, self.encoders([name]), watch)
+            try:
+                one = tuned.of(collection, collection.space(name))
+            except EncoderError as error:
+                notes.append(f"{name} was left out: {error.what}.")
+                continue
+            bases.append(one.base)
+            if one.facts["label"] == label:
+                found.append((one.facts["metrics"]["validation_loss"], name, one))
+            else:
+                notes.append(f"{name} was left out: it was tuned on {one.facts['label']!r}.")
+        if not found:
+            return frozen or bases, None
+        from heads.report.pilot import TunedSpace
+
+        _, name, best = min(found, key=lambda line: line[:2])
+        return frozen or bases, TunedSpace(collection.space(name), best.rows[SEEN])
+
     def _chosen(
         self, collection: Collection, names: Sequence[str], layers: bool, controls: bool, notes: list[str], watch: Watch
     ) -> list[Chosen]:
         """Return the Spaces to compare, those that are missing extracted, each model in one pass of its own."""
-        asked = [self.named(collection, one) for one in names] or [s.encoder for s in collection.spaces().values()]
-        every = compared.wanted(asked, layers=layers, controls=controls)
+        every = compared.wanted(names, layers=layers, controls=controls)
         for passed in _passes([one for one in every if not _here(collection, one.name)]):
             ready = self._loaded(passed, notes)
             self.extract(collection, ready, watch)

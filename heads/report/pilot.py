@@ -13,23 +13,63 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from embedder.records import FloatMatrix
+from embedder.records import FloatMatrix, Keys
+from embedder.space import Space
 from heads.folds import Ints
 from heads.kinds.linear import Linear
+from heads.report.candidates import Candidate
 from heads.report.compare import Comparison, Resampler, paired
+from heads.report.freeze import Pilot
+from heads.report.terms import TermCounts
 from heads.report.verdict import LEVEL, Interval
+from index.features import Features
+
+LEAST = 10
+
+
+@dataclass(frozen=True)
+class TunedSpace:
+    """A tuned encoder's Space, and the contents (sha256) that it saw with their labels."""
+
+    space: Space
+    seen: frozenset[str]
+
+
+@dataclass(frozen=True)
+class TunedRows:
+    """Its vectors of a report's n items: `X` (n, d), zero where there are none; `train` and `test` are positions."""
+
+    name: str
+    X: FloatMatrix
+    train: Ints
+    test: Ints
+
+
+def rows_of(found: TunedSpace, its: Features, keys: Keys, units: Sequence[str], hashes: Sequence[str]) -> TunedRows:
+    """Align a tuned Space with the items of a report, and part those that it saw from those that it did not."""
+    at = np.searchsorted(its.keys, keys).clip(0, len(its.keys) - 1)
+    here = its.keys[at] == keys
+    X: FloatMatrix = np.where(here[:, None], its.X[at], np.float32(0))
+    train, test = parts(units, hashes, found.seen)
+    return TunedRows(found.space.encoder, X, train[here[train]], test[here[test]])
+
+
+def pilot(frozen: Candidate, tuned: TunedRows, y: Ints, units: Sequence[str], seed: int) -> Pilot | None:
+    """Measure what a tuned encoder gains over a frozen one; None where too few items are left to say."""
+    if min(len(tuned.test), len(tuned.train)) < LEAST or len(np.unique(y[tuned.train])) < 2:
+        return None
+    assert not isinstance(frozen.X, TermCounts)
+    names = tuned.name, frozen.name
+    return Pilot(measure(frozen.X, tuned.X, y, units, tuned.train, tuned.test, names, seed).gain)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """`gain` is the tuned probe's accuracy minus the frozen one's, on the rows `test`."""
+    """`gain` is the tuned probe's accuracy minus the frozen one's, on the test rows."""
 
     gain: Comparison
     frozen: float
     tuned: float
-    test: Ints
-    frozen_correct: NDArray[np.bool_]
-    tuned_correct: NDArray[np.bool_]
 
 
 def parts(units: Sequence[str], hashes: Sequence[str], seen: frozenset[str]) -> tuple[Ints, Ints]:
@@ -52,7 +92,7 @@ def measure(
     """
     right = [predicted(X, y, units, train, test, seed) == y[test] for X in (tuned, frozen)]
     gain = compared(right[0], right[1], [units[i] for i in test], names, seed)
-    return Measured(gain, float(right[1].mean()), float(right[0].mean()), test, right[1], right[0])
+    return Measured(gain, float(right[1].mean()), float(right[0].mean()))
 
 
 def predicted(X: FloatMatrix, y: Ints, units: Sequence[str], train: Ints, test: Ints, seed: int) -> Ints:
