@@ -28,6 +28,8 @@ from embedder.runtime import Steps
 from embedder.trainable import LORA_A, LORA_B, LowRank, add_low_rank, apply, remove_low_rank, scales, taking_part
 
 LARGEST_NORM = 1.0
+TOO_LARGE = "one item alone does not fit into memory"
+SMALLER = "tune a smaller encoder, read smaller inputs (image_size=, max_length=), or use a larger machine"
 Rows = NDArray[np.intp]
 
 
@@ -135,7 +137,7 @@ class _Tuning:
 
     def run(self) -> Tuned:
         """Tune, keep the best epoch, and leave its weights in the module."""
-        names = taking_part(self.module, lambda: self._loss(self.fit[:2].tolist()))
+        names = self._taking_part()
         whole = dict(self.module.named_parameters())
         before = {name: whole[name].detach().clone() for name in names} if self.recipe.method == "lp_ft" else {}
         start = self.weight.detach().clone(), self.bias.detach().clone()
@@ -156,6 +158,14 @@ class _Tuning:
             for a, name in zip(start, ("", "bias"), strict=True)
         )
         return Tuned(tensors, weight, bias, history, best, self.clock() - self.started)
+
+    def _taking_part(self) -> list[str]:
+        try:
+            return taking_part(self.module, lambda: self._loss(self.fit[:1].tolist()))
+        except (RuntimeError, MemoryError) as error:
+            if is_memory(error):
+                raise OutOfResource(TOO_LARGE, where="fine-tuning", hint=SMALLER) from error
+            raise
 
     def _added(self, names: Sequence[str]) -> dict[str, LowRank]:
         chosen = self.recipe
@@ -240,10 +250,7 @@ class _Tuning:
         if not is_memory(error):
             raise error
         if self.size == 1:
-            raise OutOfResource(
-                "one item alone does not fit into memory", where="fine-tuning",
-                hint="tune a smaller encoder, read smaller inputs (image_size=, max_length=), or use a larger machine",
-            ) from error  # fmt: skip
+            raise OutOfResource(TOO_LARGE, where="fine-tuning", hint=SMALLER) from error
         self.size = (self.size + 1) // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

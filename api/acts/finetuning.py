@@ -80,7 +80,7 @@ class Finetuning(Again):
         if not _complete(collection, frozen):
             self.extract(collection, [frozen], watch)
         golden.check(frozen, collection.golden(frozen.space))
-        made = self._made(collection, frozen, medium, asked, chosen, step, say)
+        made = self._finetuned(collection, frozen, medium, asked, chosen, step, say)
         base = frozen.space
         title, contents = checkpoint.pack(made["tensors"], base, made["rows"], made["facts"] | {"collection": name})
         home = collection.path / tuned.HOME if folder is None else folder.parent
@@ -111,7 +111,7 @@ class Finetuning(Again):
         require_module(encoder, medium)
         return encoder, medium
 
-    def _made(
+    def _finetuned(
         self, collection: Collection, frozen: Encoder, medium: Medium, asked: _Asked, recipe: Recipe,
         step: Callable[[Step], None], say: Say,
     ) -> dict[str, Any]:  # fmt: skip
