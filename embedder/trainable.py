@@ -119,8 +119,10 @@ def remove_low_rank(module: nn.Module, names: Sequence[str]) -> None:
         parametrize.remove_parametrizations(part, "weight", leave_parametrized=False)
 
 
-def apply(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def apply(module: nn.Module, tensors: Mapping[str, Tensor], share: float = 1.0) -> None:
     """Write tuned tensors into a module: a parameter under its own name, or what is added to it as two factors.
+
+    With a `share` below 1, only so far from the module's own weights to the tuned ones (Wortsman et al. 2022).
 
     Raises:
         EncoderError: a tensor that the module has no place for.
@@ -138,4 +140,6 @@ def apply(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
                     f"the encoder that was tuned has no weight {weight} of shape {tuple(change.shape)}",
                     hint="it was tuned from another version of its base; tune it again: permafrost finetune",
                 )
-            place.copy_(change if weight == name else place + change.to(place.device, place.dtype))
+            given = change.to(place.device, place.dtype)
+            whole = given if weight == name else place + given
+            place.copy_(whole if share == 1 else torch.lerp(place, whole, share))

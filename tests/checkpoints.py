@@ -207,7 +207,8 @@ def tuned_folder(folder: Path) -> Path:
 
 def _tuned(folder: Path) -> Example:
     where = "no part of the Space: see test_checkpoint"
-    return Example(f"tuned:{tuned_folder(folder)}", ("dtype=bfloat16", "normalize=false"), {"home": where})
+    variants = ("interpolate=0.2", "interpolate=0", "dtype=bfloat16", "normalize=false")
+    return Example(f"tuned:{tuned_folder(folder)}", variants, {"home": where})
 
 
 EXAMPLES: dict[str, Callable[[Path], Example]] = {

@@ -59,6 +59,19 @@ def test_where_the_files_lie_is_no_part_of_the_space(folder: Path) -> None:
     assert at_home.space.fingerprint == load_encoder(f"tuned:{folder}", device="cpu").space.fingerprint
 
 
+def test_part_of_the_way_is_a_space_of_its_own(folder: Path) -> None:
+    found, names = checkpoint.read(folder), (f"tuned:{folder}", f"tuned:{folder}?interpolate=0.25")
+    base, (whole, part) = load_encoder(found.base, device="cpu"), (load_encoder(n, device="cpu") for n in names)
+    a, b, c = (dict(one.module.named_parameters())[TUNED_WEIGHT].numpy() for one in (base, whole, part))
+    assert np.allclose(c, 0.75 * a + 0.25 * b, atol=1e-6)
+    assert set(differences(whole.space, part.space)) == {"weights.interpolate"}
+    start = load_encoder(f"tuned:{folder}?interpolate=0", device="cpu")
+    assert np.array_equal(golden.vectors(start)["image"], golden.vectors(base)["image"])
+    for wrong in ("2", "-0.1", "half", "nan"):
+        with pytest.raises(UsageError, match="from 0 to 1"):
+            load_encoder(f"tuned:{folder}?interpolate={wrong}", device="cpu")
+
+
 def test_half_precision_has_a_tuned_float32_model_for_what_does_not_fit(folder: Path) -> None:
     half = load_encoder(f"tuned:{folder}?dtype=bfloat16", device="cpu")
     assert half.exact is not None
@@ -83,7 +96,7 @@ def forge(path: Path) -> None:
 )  # fmt: skip
 def test_damage_is_named(folder: Path, file: str, damage: Callable[[Path], None]) -> None:
     damage(folder / file)
-    with pytest.raises(EncoderError, match="checksum|cannot be read|holds no tuned encoder"):
+    with pytest.raises(EncoderError, match=r"checksum|cannot be read|holds no tuned encoder"):
         load_encoder(f"tuned:{folder}", device="cpu")
 
 
