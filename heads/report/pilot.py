@@ -104,23 +104,30 @@ def predicted(X: FloatMatrix, y: Ints, units: Sequence[str], train: Ints, test: 
 def compared(
     a: NDArray[np.bool_], b: NDArray[np.bool_], units: Sequence[str], names: tuple[str, str], seed: int
 ) -> Comparison:
-    """Compare two predictors on one test set; its interval never excludes zero where McNemar's exact test does not."""
+    """Compare two predictors on one test set; its interval excludes zero only where McNemar's exact test does."""
     codes = np.unique(np.asarray(units, dtype=str), return_inverse=True)[1].astype(np.intp)
     found = paired(a[None], b[None], np.zeros((1, len(a)), dtype=np.intp), Resampler(codes, seed=seed), names=names)
-    low, high = exact(int((a & ~b).sum()), int((b & ~a).sum()), len(a))
-    ends = found.t_interval
-    return replace(found, t_interval=(min(low, ends[0]), max(high, ends[1])), p=max(found.p, found.mcnemar))
+    only = int((a & ~b).sum()), int((b & ~a).sum())
+    sure, tie = exact(*only, len(a), LEVEL), exact(*only, len(a), 2 * LEVEL)
+    return replace(
+        found, t_interval=_around(found.t_interval, sure), tie_interval=_around(found.tie_interval, tie),
+        p=max(found.p, found.mcnemar),
+    )  # fmt: skip
 
 
-def exact(only_a: int, only_b: int, n: int) -> Interval:
-    """Return the 95 % interval of a difference of accuracies that McNemar's test inverts to.
+def _around(one: Interval, other: Interval) -> Interval:
+    return min(one[0], other[0]), max(one[1], other[1])
+
+
+def exact(only_a: int, only_b: int, n: int, level: float) -> Interval:
+    """Return the interval, wrong in a share `level` of cases, of a difference of accuracies: McNemar's test inverted.
 
     Given that a + b of n items are told apart, the share that favours `a` has Clopper and Pearson's interval. Where
-    none is, the share of items that would be is below 1 - 0.025^(1/n).
+    none is, the share of items that would be is below 1 - (level/2)^(1/n).
     """
     apart = only_a + only_b
     if not apart:
-        most = 1 - float((LEVEL / 2) ** (1 / n))
+        most = 1 - float((level / 2) ** (1 / n))
         return -most, most
-    low, high = stats.binomtest(only_a, apart).proportion_ci(1 - LEVEL, method="exact")
+    low, high = stats.binomtest(only_a, apart).proportion_ci(1 - level, method="exact")
     return (2 * float(low) - 1) * apart / n, (2 * float(high) - 1) * apart / n
