@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from embedder.errors import EncoderError, Undecodable, UsageError
 from embedder.recipe import Recipe, Step
 from embedder.records import FloatMatrix, Medium
 from embedder.rereading import Reread
+from embedder.space import Space
 from index import tuned
 from index.features import Features, features, require_columns
 from index.store import Collection
@@ -80,12 +82,8 @@ class Finetuning(Again):
         if not _complete(collection, frozen):
             self.extract(collection, [frozen], watch)
         golden.check(frozen, collection.golden(frozen.space))
-        made = self._finetuned(collection, frozen, medium, asked, chosen, step, say)
-        base = frozen.space
-        title, contents = checkpoint.pack(made["tensors"], base, made["rows"], made["facts"] | {"collection": name})
-        home = collection.path / tuned.HOME if folder is None else folder.parent
-        place = tuned.save(home, title if folder is None else folder.name, contents)
-        full = f"tuned:{title}" if folder is None else tuned.name_of(place)
+        made, base = self._finetuned(collection, frozen, medium, asked, chosen, step, say), frozen.space
+        full, place = _saved(collection, base, made, folder)
         say(f"embedding {name} with {full}")
         loaded = self.encoder(full)
         runs = self.extract(collection, [loaded], watch)
@@ -160,6 +158,16 @@ class Finetuning(Again):
         entries = [item_of(row, collection) for row in raw.rows(collection, task.keys)]
         workers = self.settings.decode_workers
         return rereading.reread(entries, frozen, medium, workers=workers, scratch=collection.path)
+
+
+def _saved(collection: Collection, base: Space, made: Mapping[str, Any], out: Path | None) -> tuple[str, Path]:
+    """Keep what was tuned, whole or not at all, and return its encoder's name and its folder."""
+    facts = made["facts"] | {"collection": collection.name}
+    title, contents = checkpoint.pack(made["tensors"], base, made["rows"], facts)
+    if out is None:
+        return f"tuned:{title}", tuned.save(collection.path / tuned.HOME, title, contents)
+    place = tuned.save(out.parent, out.name, contents)
+    return tuned.name_of(place), place
 
 
 def _recipe(given: Mapping[str, Any]) -> Recipe:

@@ -14,6 +14,17 @@ if TYPE_CHECKING:
     from embedder.recipe import Step
 
 SAY_EVERY_S = 30.0
+Method = Annotated[
+    Literal["lp_ft", "lora"], option("All weights after a linear head, or low-rank additions.", show_default=True)
+]
+Share = Annotated[
+    float, option("How far from frozen (0) to tuned (1) weights.", metavar="A", min=0, max=1, show_default=True)
+]
+Patience = Annotated[
+    int, option("End after so many epochs without a lower validation loss.", metavar="N", min=1, show_default=True)
+]
+Rate = Annotated[float | None, option("The largest learning rate. Default: 1e-4, or 5e-4 for lora.", metavar="R")]
+Decay = Annotated[float, option("What the rate is multiplied by from layer to layer.", metavar="D", show_default=True)]
 
 
 def run(
@@ -21,25 +32,13 @@ def run(
     collection: options.Name,
     label: Annotated[str, option("The column to predict.", metavar="X")],
     encoder: Annotated[str, option("The frozen encoder to tune, by name or by its Space here.", metavar="E")],
-    method: Annotated[
-        Literal["lp_ft", "lora"], option("All weights after a linear head, or low-rank additions.", show_default=True)
-    ] = "lp_ft",
-    interpolate: Annotated[
-        float, option("How far from frozen (0) to tuned (1) weights.", metavar="A", min=0, max=1, show_default=True)
-    ] = 1.0,
+    method: Method = "lp_ft",
+    interpolate: Share = 1.0,
     epochs: Annotated[int, option("Passes over the items, at most.", metavar="N", min=1, show_default=True)] = 10,
-    patience: Annotated[
-        int, option("Epochs without a better validation loss.", metavar="N", min=1, show_default=True)
-    ] = 3,
-    max_minutes: Annotated[
-        float | None, option("End the tuning after this long, with what it has.", metavar="M")
-    ] = None,
-    lr: Annotated[
-        float | None, option("The largest learning rate. Default: 1e-4, or 5e-4 for lora.", metavar="R")
-    ] = None,
-    layer_decay: Annotated[
-        float, option("What the rate is multiplied by from layer to layer.", metavar="D", show_default=True)
-    ] = 0.75,
+    patience: Patience = 3,
+    max_minutes: Annotated[float | None, option("End the tuning after this long.", metavar="M")] = None,
+    lr: Rate = None,
+    layer_decay: Decay = 0.75,
     batch_size: Annotated[int, option("Items in a step.", metavar="N", min=1, show_default=True)] = 32,
     rank: Annotated[int, option("Of the additions of lora.", metavar="N", min=1, show_default=True)] = 8,
     alpha: Annotated[float, option("Their scale is alpha over rank.", metavar="X", show_default=True)] = 16.0,

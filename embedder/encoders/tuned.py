@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from embedder import checkpoint, naming
 from embedder.encoder import Encoder, load_encoder
@@ -44,7 +45,7 @@ def load(name: EncoderName, device: str) -> Encoder:
         )  # fmt: skip
     _fill(base, found, share)
     shown = replace(name, options={key: value for key, value in name.options.items() if key != "home"})
-    weights = {"base": dict(found.facts["base_weights"]), "tuned": found.digest}
+    weights: dict[str, Any] = {"base": dict(found.facts["base_weights"]), "tuned": found.digest}
     weights |= {} if share == 1 else {"interpolate": share}
     told = {key: found.facts[key] for key in ("base", "base_space", "method", "label", "collection", "created")}
     space = replace(

@@ -109,21 +109,21 @@ def gather(
     if len(counted) > 1 and (len(enough) < 2 or sum(enough.values()) < LEAST_ROWS):
         return Gathered(collection.name, label, None, [], [], [], {}, notes, labelled, left_out)
     task = labels.task(rows, label, None, min_class_size, group)
-    controls: list[Candidate] = []
-    if raw_controls:
-        task, controls = _raw(collection, task, notes, workers, say)
-    made = [_candidate(collection, chosen[0], first, task.keys)]
-    made += [_candidate(collection, c, found, task.keys) for c, found in rest]
+    task, controls = _raw(collection, task, notes, workers, say) if raw_controls else (task, list[Candidate]())
+    made = [_candidate(collection, c, found, task.keys) for c, found in [(chosen[0], first), *rest]]
     at = dict(zip(first.keys.tolist(), first.ids, strict=True))
     ids = [at[key] for key in task.keys.tolist()]
     controls = [*(c for c in made if c.kind == "random"), *controls, majority(len(ids))]
-    parents = {c.name: c.of for c in chosen if c.of is not None}
-    ours = [c for c in made if c.kind != "random"]
-    pilot = None if tuned is None else _tuned(collection, tuned, first, task)
-    return Gathered(collection.name, label, task, ids, ours, controls, parents, notes, labelled, task.left_out, pilot)
+    parents, ours = {c.name: c.of for c in chosen if c.of}, [c for c in made if c.kind != "random"]
+    return Gathered(
+        collection.name, label, task, ids, ours, controls, parents, notes, labelled, task.left_out,
+        _tuned(collection, tuned, first, task),
+    )  # fmt: skip
 
 
-def _tuned(collection: Collection, tuned: TunedSpace, first: Features, task: labels.Task) -> TunedRows:
+def _tuned(collection: Collection, tuned: TunedSpace | None, first: Features, task: labels.Task) -> TunedRows | None:
+    if tuned is None:
+        return None
     at = dict(zip(first.keys.tolist(), first.columns["content_hash"], strict=True))
     hashes = [str(at[key]) for key in task.keys.tolist()]
     return rows_of(tuned, features(collection, tuned.space), task.keys, task.units, hashes)
