@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,7 @@ FORMAT = 1
 WEIGHTS, ROWS, MANIFEST, CHECK = "encoder.safetensors", "rows.json", "manifest.json", "manifest_sha256"
 SEEN, HELD_OUT = "seen", "held_out"
 DIGITS = 16
+NAME = re.compile(f"[0-9a-f]{{{DIGITS}}}")
 AGAIN = "copy it again, or tune again: permafrost finetune"
 
 

@@ -67,7 +67,8 @@ def located(name: str, root: Path) -> str:
     parsed = naming.parse(name)
     if parsed.name.startswith(("/", ".", "~")) or "home" in parsed.options:
         return name
-    homes = sorted(path.parent for path in root.glob(f"*/{HOME}/{parsed.name}") if path.is_dir())
+    named = checkpoint.NAME.fullmatch(parsed.name)
+    homes = sorted(path.parent for path in root.glob(f"*/{HOME}/{parsed.name}") if path.is_dir()) if named else []
     if not homes:
         known = names(root)
         hint = f"here: {', '.join(known)}" if known else "permafrost finetune makes one"
