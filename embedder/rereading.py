@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from embedder.encoder import Encoder, ImageTower, TextTower
+from embedder.errors import OutOfResource
 from embedder.fetching import fetched
 from embedder.pool import DecodePool
 from embedder.records import Decoded, Failure, Item, Medium, Pixels
@@ -43,6 +46,9 @@ def reread(
         entries: items, or why one cannot be opened.
         workers: processes that decode pictures.
         scratch: a folder on the disk that takes the pixels.
+
+    Raises:
+        OutOfResource: they do not fit there.
     """
     failures = [one for one in entries if isinstance(one, Failure)]
     items = [(at, one) for at, one in enumerate(entries) if isinstance(one, Item)]
@@ -83,8 +89,16 @@ def _pictures(
     workers: int, scratch: Path,
 ) -> Pixels:  # fmt: skip
     shape = (max(1, len(hashes)), tower.transform.height, tower.transform.width, 3)
+    size = math.prod(shape)
     with tempfile.TemporaryFile(dir=scratch) as file:
-        file.truncate(int(np.prod(shape)))
+        try:
+            # a page of a mapped file that finds no room when it is written would end the process
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise OutOfResource(
+                f"{size / 1e9:.1f} GB of pixels do not fit on the disk: {error.strerror}", where=str(scratch),
+                hint="free some, or tune on fewer items: --limit",
+            ) from error  # fmt: skip
         values = np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
     at = {item.id: place for place, item in items}
     with DecodePool(workers) as pool:
