@@ -69,6 +69,29 @@ class ReportRequest(Strict):
     encoders: list[Name] = Field(default_factory=list, max_length=16)
 
 
+class FinetuneRequest(Strict):
+    """What an encoder is tuned on, and how, as in `permafrost finetune`."""
+
+    label: Name
+    encoder: Name
+    method: Literal["lp_ft", "lora"] = "lp_ft"
+    interpolate: float = Field(1.0, ge=0, le=1, description="How far from frozen (0) to tuned (1) weights.")
+    epochs: int = Field(10, ge=1, le=10_000)
+    patience: int = Field(3, ge=1, le=10_000)
+    minutes: float | None = Field(None, gt=0, description="End the tuning after this long, with what it has.")
+    lr: float | None = Field(None, gt=0, le=1)
+    layer_decay: float = Field(0.75, gt=0, le=1)
+    batch_size: int = Field(32, ge=1, le=65_536)
+    rank: int = Field(8, ge=1, le=4096)
+    alpha: float = Field(16.0, gt=0, le=1e6)
+    split: Name | None = None
+    group: Name | None = None
+    where: Filter | None = None
+    min_class_size: int = Field(5, ge=2)
+    limit: int | None = Field(None, ge=1)
+    seed: int = Field(0, ge=0, le=2**31)
+
+
 class JobReply(Reply):
     """A job as it is now: queued, running, finished, failed or cancelled."""
 

@@ -27,6 +27,10 @@ class Awaited:
         """Build an index there; targets as `Searching.index`."""
         return self._job(name, "indexes", targets)
 
+    def finetune(self, name: str, /, **asked: Any) -> dict[str, Any]:
+        """Tune an encoder there; arguments as `Finetuning.finetune`."""
+        return self._job(name, "finetune", asked)
+
     def _job(self, name: str, kind: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Begin a job, wait for its end, and return its result; an interrupt here asks for its end there.
 

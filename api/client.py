@@ -206,6 +206,11 @@ class Collection(Living):
         """
         return Report(self._service.report(self.name, label=label, encoders=_ids(encoders), **options))
 
+    def finetune(self, label: str, encoder: str, **options: Any) -> Record:
+        """Tune a frozen encoder (a name, or its Space here), embed all items with it, and say what was gained on
+        held-out ones; options as the flags of `permafrost finetune`, `max_minutes` is called `minutes`."""
+        return Record(self._service.finetune(self.name, label=label, encoder=encoder, **options))
+
     def head(self, name: str) -> Head:
         """Open a head by `NAME` or `NAME@VERSION`."""
         return Head(self, Record(self._service.head(self.name, name)))

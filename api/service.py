@@ -6,6 +6,7 @@ Nothing here prints, parses a command line or knows of HTTP. Results are plain d
 from __future__ import annotations
 
 from api.acts.featuring import Featuring
+from api.acts.finetuning import Finetuning
 from api.acts.keeping import Keeping
 from api.acts.lifecycle import Lifecycle
 from api.acts.moving import Moving
@@ -15,5 +16,5 @@ from api.acts.reporting import Reporting
 from api.acts.searching import Searching
 
 
-class Service(Moving, Reembedding, Reporting, Searching, Naming, Featuring, Keeping, Lifecycle):
+class Service(Moving, Reembedding, Finetuning, Reporting, Searching, Naming, Featuring, Keeping, Lifecycle):
     """One store, and all that can be done with it; a file in `api/acts/` is one part."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from api.acts.held import Held
 from api.jobs import Jobs, Progress
 from api.metering import Meter
 from embedder.errors import Refused, UsageError
+from embedder.recipe import Step
 from index.ingest import Run
 from index.selection import IngestOptions
 
@@ -43,7 +45,7 @@ class Working(Held):
         """Queue a job and return it.
 
         Args:
-            kind: runs, indexes, heads or reports.
+            kind: runs, indexes, heads, reports or finetune.
             asked: what the act takes, by name.
 
         Raises:
@@ -56,6 +58,7 @@ class Working(Held):
             "indexes": self._job_indexes,
             "heads": self._job_heads,
             "reports": self._job_reports,
+            "finetune": self._job_finetune,
         }
         act = acts[kind]
         if kind == "runs":
@@ -108,4 +111,16 @@ class Working(Held):
     def _job_reports(self, name: str, asked: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
         progress({"phase": "comparing"})
         result: Mapping[str, Any] = cast(Any, self).report(name, **asked)
+        return result
+
+    def _job_finetune(self, name: str, asked: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
+        def watch(encoder: str, run: Run) -> None:
+            progress({"encoder": encoder, "phase": "embedding", "done": run.done + run.pending, "total": run.total})
+
+        def step(now: Step) -> None:
+            progress({"phase": "tuning", **asdict(now)})
+
+        progress({"phase": "opening"})
+        say = {"say": lambda message: progress({"phase": "preparing", "what": message})}
+        result: Mapping[str, Any] = cast(Any, self).finetune(name, **asked, watch=watch, step=step, **say)
         return result

@@ -36,7 +36,7 @@ class Fault:
         """Name an error of the forward pass or of a tokenizer."""
         if isinstance(error, Undecodable):
             return cls(error.reason, type(error.__cause__ or error).__name__, error.what)
-        reason = "out_of_memory" if _is_memory(error) else "encode_failed"
+        reason = "out_of_memory" if is_memory(error) else "encode_failed"
         return cls(reason, type(error).__name__, str(error))
 
     def failure(self, decoded: Decoded) -> Failure:
@@ -151,6 +151,7 @@ class Batches:
             self._recent.popitem(last=False)
 
 
-def _is_memory(error: Exception) -> bool:
+def is_memory(error: Exception) -> bool:
+    """Say whether an error means that memory ran out."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY)

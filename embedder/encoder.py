@@ -8,7 +8,7 @@ one item and a million take the same path.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Protocol, cast
 
@@ -81,6 +81,7 @@ class Encoder:
     """A frozen encoder. `forward` and `encode` are deterministic for one device and batch composition.
 
     `exact`, where the Space is of half precision, gives the same encoder in float32; it is loaded when it is needed.
+    `module` is the torch module whose weights the towers run, which can be tuned; None where there is no one such.
     """
 
     name: EncoderName
@@ -90,6 +91,7 @@ class Encoder:
     text: TextTower | None = None
     runtime: str = "torch"
     exact: Callable[[], Encoder] | None = None
+    module: Any = field(default=None, compare=False, repr=False)
 
     def tower(self, medium: Medium) -> ImageTower | TextTower:
         """Return the tower of a medium.

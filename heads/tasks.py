@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedder.errors import UsageError
 from heads import conformal, labels, numbers, ranks, saved, several
 from heads.folds import Ints
 from heads.holding import Held, fitted, held_out, settled
 from heads.honest import Wishes, account
 from heads.kind import CLASSES, MULTILABEL, ORDINAL, REGRESSION, EstimatorClass, maker
 from heads.labels import Task
+from heads.report import pilot
 from index.features import Features
+
+UNSEEN = "; only rows that the tuned encoder did not see are scored"
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Asked:
     `group` is a column of what must stay together, such as a patient or a document; none means `group`. Classes with
     fewer distinct members than `min_class_size` are left out, and listed. `separator` stands between the classes of an
     item, where a column of several is not made of JSON lists. `order` has the classes of an order, the lowest first.
+    `seen` has the contents (sha256) that the encoder was tuned on with their labels: they are not scored.
     """
 
     label: str
@@ -37,6 +42,7 @@ class Asked:
     seed: int = 0
     separator: str | None = None
     order: Sequence[str] | None = None
+    seen: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Made:
 def classes(rows: Features, asked: Asked) -> Made:
     """Train a head that gives each item one of several classes."""
     task = labels.task(rows, asked.label, asked.split, asked.min_class_size, asked.group)
-    return _one_of(task, maker(asked.kind, CLASSES), asked)[0]
+    return _one_of(rows, task, maker(asked.kind, CLASSES), asked)[0]
 
 
 def ordinal(rows: Features, asked: Asked) -> Made:
@@ -61,16 +67,16 @@ def ordinal(rows: Features, asked: Asked) -> Made:
     given = [str(labels.word(name)) for name in asked.order or ()]
     order = given or labels.order_of(rows.columns[asked.label], asked.label)
     task = labels.task(rows, asked.label, asked.split, asked.min_class_size, asked.group, order=order)
-    made, tested, said = _one_of(task, maker(asked.kind, ORDINAL), asked)
+    made, tested, said = _one_of(rows, task, maker(asked.kind, ORDINAL), asked)
     unit, middle = np.asarray([task.units[i] for i in tested]), int(np.median(task.y[task.train]))
     made.facts["metrics"] |= ranks.scores(task.y[tested], said, middle, unit, asked.seed)
     return made
 
 
-def _one_of(task: Task, made: EstimatorClass, asked: Asked) -> tuple[Made, Ints, Ints]:
+def _one_of(rows: Features, task: Task, made: EstimatorClass, asked: Asked) -> tuple[Made, Ints, Ints]:
     """Return what was made, the rows that were held out, and the codes that were said of them."""
     seed = asked.seed
-    held = held_out(task, made, seed, asked.split)
+    held = _unseen(rows, task, held_out(task, made, seed, asked.split), asked.seen)
     model = fitted(task, task.train, made, seed)
     found = account(task, held, _again(settled(made, model), seed), asked.wishes, seed)
     guard = found.guard.as_json()
@@ -88,7 +94,7 @@ def multilabel(rows: Features, asked: Asked) -> Made:
     task = labels.several(
         rows, asked.label, asked.split, asked.min_class_size, asked.group, separator=asked.separator
     )  # fmt: skip
-    held = held_out(task, made, seed, asked.split)
+    held = _unseen(rows, task, held_out(task, made, seed, asked.split), asked.seen)
     model = fitted(task, task.train, made, seed)
     found, guard = several.account(task, held, _again(settled(made, model), seed), asked.wishes, seed)
     arrays = several.rows_of(task, held, saved.MOST_PROBABILITIES)
@@ -99,7 +105,8 @@ def regression(rows: Features, asked: Asked) -> Made:
     """Train a head that gives each item a number."""
     made, seed = maker(asked.kind, REGRESSION), asked.seed
     task = numbers.measured(rows, asked.label, asked.split, asked.group)
-    held, model = numbers.held_out(task, made, seed), numbers.fitted(task, task.train, made, seed)
+    held = _unseen(rows, task, numbers.held_out(task, made, seed), asked.seen)
+    model = numbers.fitted(task, task.train, made, seed)
     metrics, margin = numbers.account(task, held, made, model, asked.wishes, seed)
     facts = {
         "classes": [], "n_train": len(task.train), "n_test": len(held.rows), "metrics": metrics, "left_out": {},
@@ -108,6 +115,26 @@ def regression(rows: Features, asked: Asked) -> Made:
         "promise": conformal.EXACT if task.test is not None else conformal.FOLDED,
     }  # fmt: skip
     return Made(facts, model, numbers.rows_of(task, held), margin)
+
+
+def _unseen(rows: Features, task: Task | numbers.Measured, held: Any, seen: frozenset[str]) -> Any:
+    """Return the part of what was held out that is like no row that a tuned encoder saw: others score memory.
+
+    Raises:
+        UsageError: none is left.
+    """
+    if not seen:
+        return held
+    hashes = dict(zip(rows.keys.tolist(), rows.columns["content_hash"], strict=True))
+    free = set(pilot.parts(task.units, [hashes[key] for key in task.keys.tolist()], seen)[1].tolist())
+    kept = np.array([at for at, row in enumerate(held.rows.tolist()) if row in free], dtype=np.intp)
+    if not len(kept):
+        raise UsageError(
+            "the encoder was tuned on every row that could be scored, so that no score would be honest",
+            where=f"Space {rows.space}", hint="label items that it has not seen, or train in the frozen Space: --space",
+        )  # fmt: skip
+    parts = {name: value[kept] for name, value in vars(held).items() if isinstance(value, np.ndarray)}
+    return replace(held, how=held.how + UNSEEN, **parts)
 
 
 def _again(made: EstimatorClass, seed: int) -> Callable[[Task, int | None], Held]:

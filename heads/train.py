@@ -13,6 +13,7 @@ from embedder.space import Space
 from heads import labels, saved, spilling
 from heads.kind import CLASSES, ORDINAL, PREDICTS, REGRESSION, maker, tasks
 from heads.tasks import MAKERS, OPTIONS, Asked
+from index import tuned
 from index.features import features
 from index.store import Collection, check_name
 
@@ -60,7 +61,8 @@ def train(
     group: five stratified folds up to 20,000 rows, one of the five above. What a head chooses (such as C) it chooses
     inside its own training rows. Folds depend on the items' content, their near-duplicates and `seed`, so two Spaces of
     a collection that see the same near-duplicates are scored on the same ones. The head that is saved is fitted to all
-    rows; what it needs to calibrate itself and to abstain comes from the held-out predictions.
+    rows; what it needs to calibrate itself and to abstain comes from the held-out predictions. In the Space of a tuned
+    encoder only rows are scored that it did not see.
 
     Args:
         label: the column that holds the classes; rows without a value are left out.
@@ -78,7 +80,7 @@ def train(
     tasks(kind)
     head = check_name(name if name is not None else default_name(label), "head")
     chosen = space if isinstance(space, Space) else collection.space(space)
-    asked = Asked(label, kind, **choices)
+    asked = Asked(label, kind, seen=tuned.seen(collection, chosen), **choices)
     wanted_columns = labels.columns(label, asked.split, asked.group)
     rows = features(collection, chosen, wanted_columns, where, held_up_to=spilling.HELD_BYTES)
     wanted = _task(rows.columns[label], asked, task)

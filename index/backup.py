@@ -27,7 +27,7 @@ from index.store import Collection, Store, check_name
 
 LIST = "backup.json"
 BESIDE = ("keys.json", "collection.json")
-FOLDERS = ("heads", "runs", "reports")
+FOLDERS = ("heads", "tuned", "runs", "reports")
 ROWS = 4096
 
 

@@ -149,6 +149,7 @@ def leftovers(collection: Collection) -> list[Path]:
     for pattern in (".tmp-*", "runs/*/.tmp-*", "heads/*/*/.tmp-*", "locks/.tmp-*", "indexes/*/.tmp-*"):
         found += [p for p in collection.path.glob(pattern) if p.is_file() and ended(p)]
     found += [p for p in collection.path.glob("heads/*/.tmp-*") if p.is_dir() and not _locked(collection, p)]
+    found += [p for p in collection.path.glob("tuned/.tmp-*") if p.is_dir() and ended(p)]
     return found + half_made(collection)
 
 

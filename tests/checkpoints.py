@@ -183,8 +183,36 @@ def _openai(folder: Path) -> Example:
     )  # fmt: skip
 
 
+TUNED_WEIGHT = "conv_head.weight"
+
+
+def tuned_folder(folder: Path) -> Path:
+    """Write a small timm model, and a tuned encoder of it in which one weight differs."""
+    import numpy as np
+
+    from embedder import checkpoint
+    from embedder.encoder import load_encoder
+
+    base = load_encoder(f"timm:local-dir:{timm_folder(folder / 'base')}", device="cpu")
+    weight = dict(base.module.named_parameters())[TUNED_WEIGHT].numpy()
+    noise = np.random.default_rng(0).normal(size=weight.shape).astype(np.float32)
+    facts = {"method": "lp_ft", "label": "kind", "collection": "c", "created": "2026-01-01T00:00:00Z"}
+    rows = {"seen": ["b", "a"], "held_out": ["c"]}
+    name, contents = checkpoint.pack({TUNED_WEIGHT: noise * weight.std()}, base.space, rows, facts)
+    (folder / name).mkdir()
+    for file, data in contents.items():
+        (folder / name / file).write_bytes(data)
+    return folder / name
+
+
+def _tuned(folder: Path) -> Example:
+    where = "no part of the Space: see test_checkpoint"
+    variants = ("interpolate=0.2", "interpolate=0", "dtype=bfloat16", "normalize=false")
+    return Example(f"tuned:{tuned_folder(folder)}", variants, {"home": where})
+
+
 EXAMPLES: dict[str, Callable[[Path], Example]] = {
     "bundled": _bundled, "hashing": _hashing, "open_clip": _open_clip, "pixels": _pixels, "timm": _timm,
     "openai": _openai, "sentence_transformers": _sentence_transformers, "torchvision": _torchvision,
-    "transformers": _transformers,
+    "transformers": _transformers, "tuned": _tuned,
 }  # fmt: skip

@@ -93,7 +93,7 @@ class Embedding(Held):
     def _planned(self, name: str, target: Collection) -> Encoder:
         """Return an encoder for a dry run."""
         known = target.spaces().values()
-        return plan_encoder(name, known, device=self.settings.device, endpoint=self.settings.endpoint)
+        return plan_encoder(self.located(name), known, device=self.settings.device, endpoint=self.settings.endpoint)
 
     def _source(self, source: str | Values, into: str, chosen: SourceOptions, options: IngestOptions) -> Source:
         if not isinstance(source, str):

@@ -17,7 +17,7 @@ from embedder.pool import DecodePool
 from embedder.records import FloatMatrix, Item, Pixels
 from embedder.space import Space
 from embedder.together import load_encoders
-from index import examples, freshness
+from index import examples, freshness, tuned
 from index.sampler import Sampler
 from index.store import Collection, Store
 from index.view import View
@@ -71,9 +71,14 @@ class Held:
         with self._loading:
             new = [name for name in dict.fromkeys(names) if name not in self._encoders]
             chosen = self.settings
-            found = load_encoders(new, device=chosen.device, endpoint=chosen.endpoint, runtime=chosen.runtime)
+            places = [self.located(name) for name in new]
+            found = load_encoders(places, device=chosen.device, endpoint=chosen.endpoint, runtime=chosen.runtime)
             self._encoders |= zip(new, map(self.fitted, found), strict=True)
             return [self._encoders[name] for name in names]
+
+    def located(self, name: str) -> str:
+        """Return an encoder's name as it is loaded: one that was tuned in this store, with the place of its files."""
+        return tuned.located(name, Path(self.settings.store).expanduser().resolve())
 
     def fitted(self, encoder: Encoder) -> Encoder:
         """Return an encoder as it is kept here; a service that shares it between threads says how."""

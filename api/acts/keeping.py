@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from api import doctor
 from api.acts.held import Held
-from embedder.encoder import Encoder
+from embedder.encoder import Encoder, catalogue
 from embedder.errors import PermafrostError, Refused, SpaceMismatch, UnknownName, UsageError
 from embedder.space import Space
 from heads import kept, saved
-from index import commit, filters, inspect, ledger, resample, schema, standing, vacuum
+from index import commit, filters, inspect, ledger, resample, schema, standing, tuned, vacuum
 from index.readers import reading
 from index.store import Collection
 from index.view import matching_keys
@@ -33,6 +34,11 @@ class Keeping(Held):
                 {"name": name, "items": collection.count(), "spaces": spaces, "heads": saved.list_heads(collection)}
             )
         return {"store": str(store.path), "collections": rows}
+
+    def catalogue(self, pattern: str = "") -> list[str]:
+        """Return the names of encoders that contain `pattern`: those tuned in the store, if there is one, first."""
+        here = tuned.names(Path(self.settings.store).expanduser().resolve())
+        return [name for name in here if pattern.lower() in name.lower()] + catalogue(pattern)
 
     def columns(self, name: str) -> dict[str, str]:
         """Return the names and types of a collection's own columns."""
@@ -79,6 +85,8 @@ class Keeping(Held):
             verdict = inspect.verify(collection)
         for reference, what in saved.damaged(collection):
             verdict.report(what, f"heads/{reference}", "train it again: permafrost train")
+        for folder, what in tuned.damaged(collection):
+            verdict.report(what, f"tuned/{folder}", "bring it back from a backup, or tune again: permafrost finetune")
         # what cannot be read was reported above, and has nothing to compare
         spaces = [] if any(p.row is None for p in verdict.problems) or not sample else collection.spaces().values()
         again = [self._compare_again(collection, space, sample, seed, verdict) for space in spaces]

@@ -15,32 +15,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from api import compared, report_page
+from api.acts.again import Again
 from api.acts.embedding import Watch, unwatched
-from api.acts.held import Held
 from api.compared import DRAWS, Wanted
-from embedder import kinds, naming
+from embedder import kinds
+from embedder.checkpoint import SEEN, Checkpoint
 from embedder.encoder import Encoder
 from embedder.errors import EncoderError, UnknownName, UsageError
-from embedder.records import MEDIA, Medium, Pixels
+from embedder.records import Pixels
 from embedder.space import Space
 from heads.kind import FOLDER, estimator
-from index import files
+from index import files, tuned
 from index.features import require_columns
-from index.ingest import Run, ingest_all
-from index.itself import Itself
-from index.selection import IngestOptions
 from index.store import Collection
 
 if TYPE_CHECKING:
     from heads.report.domain import Reference
     from heads.report.gather import Chosen, Gathered
+    from heads.report.pilot import TunedSpace
 
 HOME, DOCUMENT, PAGE = "reports", "report.json", "report.html"
 THUMBNAILS = 12
+TUNED = f"{tuned.KIND}:"
 Say = Callable[[str], None]
 
 
-class Reporting(Held):
+class Reporting(Again):
     """From stored vectors and labels to verdicts."""
 
     def report(
@@ -79,10 +79,11 @@ class Reporting(Held):
         # before anything is extracted, which may take hours
         require_columns(collection, [column for column in (label, group) if column is not None])
         notes: list[str] = []
-        chosen = self._chosen(collection, encoders, layers, controls, notes, watch)
+        frozen, best = self._parted(collection, encoders, label, notes, watch)
+        chosen = self._chosen(collection, frozen, layers, controls, notes, watch)
         found = gather(
             collection, label, chosen, group=group, where=where, min_class_size=min_class_size, raw_controls=controls,
-            workers=self.settings.decode_workers, seed=seed, say=say,
+            workers=self.settings.decode_workers, seed=seed, tuned=best, say=say,
         )  # fmt: skip
         if controls:
             found = self._drawn_again(collection, found, seed, notes, watch)
@@ -94,12 +95,39 @@ class Reporting(Held):
         made["seconds"] = round(time.monotonic() - started, 3)
         return {**made, **_keep(collection, made, report_page.html(made, self._thumbnails(collection, found, made)))}
 
+    def _parted(
+        self, collection: Collection, names: Sequence[str], label: str, notes: list[str], watch: Watch
+    ) -> tuple[list[str], TunedSpace | None]:
+        """Part frozen encoders from tuned ones, which saw labels, and choose one of the latter for this label: the one
+        of the least loss on its own validation rows, which says nothing of the items that it is scored on."""
+        asked = [self.named(collection, one) for one in names] or [s.encoder for s in collection.spaces().values()]
+        frozen = [name for name in asked if not name.startswith(TUNED)]
+        found, bases = list[tuple[float, str, Checkpoint]](), list[str]()
+        for name in (one for one in asked if one.startswith(TUNED)):
+            if not _here(collection, name):
+                self.extract(collection, self.encoders([name]), watch)
+            try:
+                one = tuned.of(collection, collection.space(name))
+            except EncoderError as error:
+                notes.append(f"{name} was left out: {error.what}.")
+                continue
+            bases.append(one.base)
+            if one.facts["label"] == label:
+                found.append((one.facts["metrics"]["validation_loss"], name, one))
+            else:
+                notes.append(f"{name} was left out: it was tuned on {one.facts['label']!r}.")
+        if not found:
+            return frozen or bases, None
+        from heads.report.pilot import TunedSpace
+
+        _, name, best = min(found, key=lambda line: line[:2])
+        return frozen or bases, TunedSpace(collection.space(name), best.rows[SEEN])
+
     def _chosen(
         self, collection: Collection, names: Sequence[str], layers: bool, controls: bool, notes: list[str], watch: Watch
     ) -> list[Chosen]:
         """Return the Spaces to compare, those that are missing extracted, each model in one pass of its own."""
-        asked = [self._named(collection, one) for one in names] or [s.encoder for s in collection.spaces().values()]
-        return self._present(collection, compared.wanted(asked, layers=layers, controls=controls), notes, watch)
+        return self._present(collection, compared.wanted(names, layers=layers, controls=controls), notes, watch)
 
     def _drawn_again(
         self, collection: Collection, found: Gathered, seed: int, notes: list[str], watch: Watch
@@ -121,17 +149,11 @@ class Reporting(Held):
         """Extract what is missing, and return what is there."""
         for passed in _passes([one for one in every if not _here(collection, one.name)]):
             ready = self._loaded(passed, notes)
-            self._extract(collection, ready, watch)
+            self.extract(collection, ready, watch)
         present = [one for one in every if _here(collection, one.name)]
         from heads.report.gather import Chosen
 
         return [Chosen(collection.space(one.name), one.kind, one.of) for one in present]
-
-    def _named(self, collection: Collection, selector: str) -> str:
-        """Return the encoder's name behind a Space's alias or fingerprint, or the name itself."""
-        with suppress(UnknownName):
-            return collection.space(selector).encoder
-        return str(naming.parse(selector))
 
     def _loaded(self, passed: Sequence[Wanted], notes: list[str]) -> list[Encoder]:
         """Load encoders together; of those that nobody asked for, one that cannot be had is left out, and said."""
@@ -148,25 +170,13 @@ class Reporting(Held):
                     notes.append(f"{one.name} was left out: {error.what}.")
             return ready
 
-    def _extract(self, collection: Collection, encoders: Sequence[Encoder], watch: Watch) -> None:
-        """Embed the known items with more encoders."""
-        if not encoders:
-            return
-        medium = _medium(collection, encoders[0])
-        options = IngestOptions(workers=self.settings.decode_workers)
-
-        def progress(encoder: Encoder, run: Run) -> None:
-            watch(str(encoder.name), run)
-
-        ingest_all(collection, Itself(collection, medium), encoders, options, progress)
-
     def _reference(
         self, other: Collection, spaces: Mapping[str, Space], seed: int, watch: Watch, name: str
     ) -> Reference:
         """Return the reference's vectors in the Space of an encoder, extracted where they are missing."""
         space = spaces[name]
         if not other.has_space(space):
-            self._extract(other, self.encoders([name]), watch)
+            self.extract(other, self.encoders([name]), watch)
         from heads.report.gather import reference_of
 
         return reference_of(other, space, seed)
@@ -200,17 +210,6 @@ def _passes(missing: Sequence[Wanted]) -> list[list[Wanted]]:
         model = one.of if one.kind == "layer" and one.of else one.name
         together.setdefault(f"untrained {one.of}" if one.kind == "random" else model, []).append(one)
     return list(together.values())
-
-
-def _medium(collection: Collection, encoder: Encoder) -> Medium:
-    """Return the medium of the items that an encoder reads; of two, the first that is here."""
-    for medium in MEDIA:
-        if medium in encoder.space.media and len(Itself(collection, medium)):
-            return medium
-    raise UsageError(
-        f"{encoder.name} reads {' and '.join(encoder.space.media)}, and {collection.name} holds none of it",
-        hint="permafrost encoders lists others",
-    )
 
 
 def _default(collection: Collection, chosen: Sequence[Chosen]) -> str | None:

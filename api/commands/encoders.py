@@ -15,9 +15,8 @@ def run(
     pattern: Annotated[str, argument("PATTERN", "Only names that contain this.")] = "",
 ) -> Result:
     """List the encoders that can be asked for here."""
-    from embedder.encoder import catalogue
-
-    names = catalogue(pattern)
+    with call.service() as service:
+        names = service.catalogue(pattern)
     if not names:
         raise NothingToDo(f"no encoder's name contains {pattern!r}", hint="permafrost encoders lists all of them")
     return Result({"encoders": names}, "\n".join(map(show.safe, names)), f"{show.count(len(names), 'encoder')}")

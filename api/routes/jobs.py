@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Path, Request
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
-from api.asked import HeadRequest, IndexRequest, JobReply, JobsReply, ReportRequest, RunRequest
+from api.asked import FinetuneRequest, HeadRequest, IndexRequest, JobReply, JobsReply, ReportRequest, RunRequest
 from api.documents import dumps
 from api.envelope import Document
 from api.jobs import ENDED, Jobs
@@ -46,6 +46,12 @@ def begin_head(collection: CollectionName, asked: HeadRequest, acts: Serves) -> 
 def begin_report(collection: CollectionName, asked: ReportRequest, acts: Serves) -> Document:
     """Make the transfer report."""
     return _begun(acts, "reports", collection, asked)
+
+
+@router.post("/v1/collections/{collection}/finetune", status_code=202, responses=Begun)
+def begin_finetune(collection: CollectionName, asked: FinetuneRequest, acts: Serves) -> Document:
+    """Tune an encoder on labelled items, embed the collection with it, and measure what was gained."""
+    return _begun(acts, "finetune", collection, asked)
 
 
 @router.get("/v1/jobs", responses={200: {"model": JobsReply}, **errors()})

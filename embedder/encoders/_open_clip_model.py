@@ -55,7 +55,7 @@ def load(name: EncoderName, chosen: Settings, source: Source, device: str) -> En
             "versions": versions("open_clip_torch", "timm", "torch"),
         },
     )  # fmt: skip
-    return Encoder(name, space, str(where), ImageTower(transform, forward), text)
+    return Encoder(name, space, str(where), ImageTower(transform, forward), text, module=model)
 
 
 def build(name: EncoderName, chosen: Settings, source: Source) -> Any:

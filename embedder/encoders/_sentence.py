@@ -149,7 +149,7 @@ def _wrap(
     kept = replace(chain, dimensions=dimensions)
     words = words_of(tokenizer)
     text = TextTower(tokenize, len, kept, CHARS_PER_TOKEN * limit, tokenize_all=tokenize_all, words=words)
-    return Encoder(name, space, str(where), text=text)
+    return Encoder(name, space, str(where), text=text, module=sentence)
 
 
 def _built(folder: Path, chosen: Settings) -> Any:

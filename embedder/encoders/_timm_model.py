@@ -131,7 +131,7 @@ def wrap(
         image=transform, more=_shape(model),
         provenance={**provenance, "tag": facts["pretrained_cfg"].get("tag"), "versions": versions("timm", "torch")},
     )  # fmt: skip
-    return Encoder(name, space, str(where), ImageTower(transform, forward))
+    return Encoder(name, space, str(where), ImageTower(transform, forward), module=model)
 
 
 def _shape(model: nn.Module) -> dict[str, Any]:

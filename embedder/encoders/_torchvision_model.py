@@ -64,7 +64,7 @@ def _wrap(
             "files": _files.listed([file]) if file else [], "versions": versions("torchvision", "torch"),
         },
     )  # fmt: skip
-    return Encoder(name, space, str(where), ImageTower(transform, forward))
+    return Encoder(name, space, str(where), ImageTower(transform, forward), module=model)
 
 
 def transform_of(tag: Any, name: EncoderName) -> ImageTransform:

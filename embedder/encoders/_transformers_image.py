@@ -88,7 +88,7 @@ def wrap(name: EncoderName, chosen: Settings, built: Built) -> Encoder:
         weights=built.weights, layer=len(shapes) - 1 if last else layer or 0, pooling=pooling, image=transform,
         more={**built.more, "prefix": prefix}, provenance=built.provenance,
     )  # fmt: skip
-    return Encoder(name, space, str(built.where), ImageTower(transform, forward))
+    return Encoder(name, space, str(built.where), ImageTower(transform, forward), module=built.model)
 
 
 def _shapes(

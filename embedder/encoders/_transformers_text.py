@@ -149,7 +149,7 @@ def wrap(name: EncoderName, chosen: Settings, built: Built, tokenizer: Any, fact
     )  # fmt: skip
     words = words_of(tokenizer)
     text = TextTower(tokenize, len, reader, CHARS_PER_TOKEN * limit, tokenize_all=tokenize_all, words=words)
-    return Encoder(name, space, str(built.where), text=text)
+    return Encoder(name, space, str(built.where), text=text, module=built.model)
 
 
 def default_pooling(name: EncoderName, config: Any) -> str:

@@ -232,11 +232,13 @@ def nadeau_bengio(
     """Test whether the mean of per-fold differences is zero (Nadeau and Bengio 2003, Machine Learning 52:239).
 
     Args:
-        differences: (J,), J >= 2, one a fold and repeat.
+        differences: (J,), one a fold and repeat; of a single one nothing can be said, and p is 1.
         test_over_train: size of a test part over that of its training part.
         more, more_df: a standard error from elsewhere, and its degrees of freedom.
     """
     count, mean = len(differences), float(differences.mean())
+    if count == 1:
+        return NadeauBengio(0.0, 0, 1.0, (-np.inf, np.inf), (-np.inf, np.inf))
     alone = float(np.sqrt(differences.var(ddof=1) * (1 / count + test_over_train)))
     error, df = _combined(alone, count - 1, more, more_df)
     half, tie_half = (float(stats.t.ppf(at, df)) * error for at in (0.975, 0.95))

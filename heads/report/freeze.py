@@ -1,7 +1,7 @@
 """Question 5, second half: stay frozen, or what next? The first rule that holds answers; each reads intervals only.
 
-0. `fine_tune`: a fine-tuned Space was measured on the same folds, its gain over the best frozen one is surely more
-   than δ, and where a shifted set was scored too, it surely loses less than δ there.
+0. `fine_tune`: a fine-tuned Space was measured on items that it did not see, its gain over the best frozen one is
+   surely more than δ, and where a shifted set was scored too, it surely loses less than δ there.
 1. `stay_frozen`: the target is reached; or the measured gain of fine-tuning is surely less than δ and more labels
    would not help.
 2. `switch`: another encoder, layer, pooling or head is surely better than the present one (Holm).
@@ -37,7 +37,7 @@ class Ceiling:
 
 @dataclass(frozen=True)
 class Pilot:
-    """A fine-tuned Space, against the best frozen one on the same folds.
+    """A fine-tuned Space, against the best frozen one on the items that it did not see.
 
     Attributes:
         gain: fine-tuned minus frozen.

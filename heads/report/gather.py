@@ -19,6 +19,7 @@ from heads.folds import Ints
 from heads.report import raw
 from heads.report.candidates import Candidate, histogram, majority, pixels, tfidf
 from heads.report.domain import Reference
+from heads.report.pilot import TunedRows, TunedSpace, rows_of
 from index import files
 from index.features import Features, features
 from index.store import Collection
@@ -53,6 +54,7 @@ class Gathered:
         encoders: candidates of kind encoder and layer, in the order asked; `parents` names the encoder of a layer.
         notes: what was left out and why, one sentence each.
         labelled, per_class: how many items have a label, and the size of the smallest class that was kept.
+        tuned: the Space of a tuned encoder, which is in no ranking: it saw some of the labels.
     """
 
     collection: str
@@ -65,6 +67,7 @@ class Gathered:
     notes: list[str] = field(default_factory=list)
     labelled: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
+    tuned: TunedRows | None = None
 
 
 def gather(
@@ -78,6 +81,7 @@ def gather(
     raw_controls: bool = True,
     workers: int | None = None,
     seed: int = 0,
+    tuned: TunedSpace | None = None,
     say: Callable[[str], None] = lambda message: None,
 ) -> Gathered:
     """Read vectors and labels; decode pictures again for the controls that need them.
@@ -105,17 +109,24 @@ def gather(
     if len(counted) > 1 and (len(enough) < 2 or sum(enough.values()) < LEAST_ROWS):
         return Gathered(collection.name, label, None, [], [], [], {}, notes, labelled, left_out)
     task = labels.task(rows, label, None, min_class_size, group)
-    controls: list[Candidate] = []
-    if raw_controls:
-        task, controls = _raw(collection, task, notes, workers, say)
-    made = [_candidate(collection, chosen[0], first, task.keys)]
-    made += [_candidate(collection, c, found, task.keys) for c, found in rest]
+    task, controls = _raw(collection, task, notes, workers, say) if raw_controls else (task, list[Candidate]())
+    made = [_candidate(collection, c, found, task.keys) for c, found in [(chosen[0], first), *rest]]
     at = dict(zip(first.keys.tolist(), first.ids, strict=True))
     ids = [at[key] for key in task.keys.tolist()]
     controls = [*(c for c in made if c.kind == "random"), *controls, majority(len(ids))]
-    parents = {c.name: c.of for c in chosen if c.of is not None}
-    ours = [c for c in made if c.kind != "random"]
-    return Gathered(collection.name, label, task, ids, ours, controls, parents, notes, labelled, task.left_out)
+    parents, ours = {c.name: c.of for c in chosen if c.of}, [c for c in made if c.kind != "random"]
+    return Gathered(
+        collection.name, label, task, ids, ours, controls, parents, notes, labelled, task.left_out,
+        _tuned(collection, tuned, first, task),
+    )  # fmt: skip
+
+
+def _tuned(collection: Collection, tuned: TunedSpace | None, first: Features, task: labels.Task) -> TunedRows | None:
+    if tuned is None:
+        return None
+    at = dict(zip(first.keys.tolist(), first.columns["content_hash"], strict=True))
+    hashes = [str(at[key]) for key in task.keys.tolist()]
+    return rows_of(tuned, features(collection, tuned.space), task.keys, task.units, hashes)
 
 
 def drawn_again(found: Gathered, collection: Collection, twins: Sequence[Chosen]) -> Gathered:

@@ -15,12 +15,13 @@ from heads.report.candidates import Candidate
 from heads.report.compare import items_needed
 from heads.report.curve import Curve, fit, measure
 from heads.report.domain import Reference, domain
-from heads.report.freeze import Ceiling, ceiling, freeze, pilot_cost
+from heads.report.freeze import Ceiling, Pilot, ceiling, freeze, pilot_cost
 from heads.report.freeze import Read as Frozen
 from heads.report.gather import Gathered
 from heads.report.labels_saved import LabelsSaved, labels_saved
 from heads.report.leakage import leakage
 from heads.report.noise import noise
+from heads.report.pilot import pilot
 from heads.report.probes import FOLDS, Plan, Probe, linear, linear_head, plan
 from heads.report.ranking import ALL_UP_TO, rank, ridge_of, worth_probing
 from heads.report.ridge import RidgeProbe
@@ -75,7 +76,7 @@ def report(
     )
     answers = Answers(
         asked, probed, base.name, present.name, ranking, _beside(moved, deeper), fitted, near,
-        _freeze(probed, signs, base, present, moved, asked), signs, bar, _saved(signs.curve, bar, asked),
+        _freeze(found, probed, signs, base, present, moved, asked), signs, bar, _saved(signs.curve, bar, asked),
     )  # fmt: skip
     say("scores without training")
     return tables.document(found, answers, {name: v.as_json() for name, v in answers.verdicts.items()})
@@ -142,7 +143,7 @@ def _signs(
 
 
 def _freeze(
-    probed: Probed, signs: Signs, base: Probe, present: Probe, moved: Transfer, asked: Asked
+    found: Gathered, probed: Probed, signs: Signs, base: Probe, present: Probe, moved: Transfer, asked: Asked
 ) -> Verdict:  # fmt: skip
     """Ask whether to stay with what is in use: every other encoder and layer, and other heads on it, may be better,
     and so may be the control, where pretraining hurts."""
@@ -154,9 +155,23 @@ def _freeze(
     curve = signs.curve if present is base else _curve(it, probed, asked)
     return freeze(Frozen(
         present.accuracy, on.resampler.interval(present.correct.mean(axis=0)), len(on), curve,
-        [on.compare(p, present) for p in others], _ceiling(signs, asked), None,
+        [on.compare(p, present) for p in others], _ceiling(signs, asked), _pilot(found, probed, base, asked),
         pilot_cost(len(on), it.items_per_second), asked.delta,
     ))  # fmt: skip
+
+
+def _pilot(found: Gathered, probed: Probed, base: Probe, asked: Asked) -> Pilot | None:
+    """Compare a tuned encoder with the best frozen one on the items that it did not see, and say so."""
+    if found.tuned is None or found.task is None:
+        return None
+    name, seen, free = found.tuned.name, len(found.tuned.train), len(found.tuned.test)
+    measured = pilot(probed.candidates[base.name], found.tuned, probed.on.y, found.task.units, asked.seed)
+    how = "is compared with frozen on" if measured else "too little is left to compare it with frozen on"
+    found.notes.append(
+        f"{name} was tuned on {seen:,} of these items with their labels: it is in no ranking, and {how} "
+        f"the {free:,} that it did not see."
+    )
+    return measured
 
 
 def _ceiling(signs: Signs, asked: Asked) -> Ceiling | None:

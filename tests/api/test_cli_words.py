@@ -21,8 +21,8 @@ sys.exit(code)
 """
 VERBS = {
     "alias", "backup", "classify", "delete", "doctor", "duplicates", "embed", "encoders", "export", "export-head",
-    "import", "index", "info", "keys", "label", "label-errors", "ls", "mcp", "reembed", "report", "restore", "search",
-    "serve", "tag", "train", "vacuum", "verify",
+    "finetune", "import", "index", "info", "keys", "label", "label-errors", "ls", "mcp", "reembed", "report", "restore",
+    "search", "serve", "tag", "train", "vacuum", "verify",
 }  # fmt: skip
 
 
