@@ -91,7 +91,7 @@ def serve(building: Building, host: str, port: int, *, keys: Keys | None = None,
         shown = f"[{host}]" if ":" in host else host
         front = Front(lambda: building.build(readiness), readiness, lambda error: server.fail(error))
         config = uvicorn.Config(
-            Envelope(front, gate=gate, meter=building.meter), http=_Protocol, ws="none", loop="uvloop",
+            Envelope(front, gate=gate, meter=building.meter), http=_Protocol, ws="none", loop="asyncio",
             log_config=None, access_log=False, server_header=False, proxy_headers=False,
             timeout_graceful_shutdown=DRAIN_S, lifespan="off",
         )  # fmt: skip
