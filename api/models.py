@@ -113,17 +113,33 @@ class Models:
             return held
 
     def _loaded_now(self, name: str) -> Loaded:
-        self._make_room()
+        """Load a model into the room that there is for it; one that does not fit is let go of again."""
+        self._make_room(0)
         before = resident()
         held = Loaded(self._batcher(self._load(name)), 0, users=1)
         held.bytes = max(0, int(resident() - before))
+        try:
+            if self._memory is not None and held.bytes > self._memory:
+                raise OutOfResource(
+                    f"{name} holds {held.bytes >> 20} MiB, and {self._memory >> 20} MiB are allowed for all models",
+                    hint="start the service with more --memory, or ask for a smaller model",
+                )
+            self._make_room(held.bytes)
+        except OutOfResource:
+            held.batcher.close()
+            self._forget(name)
+            gc.collect()
+            raise
         with self._lock:
             self._loaded[name] = held
         return held
 
-    def _make_room(self) -> None:
-        """Let go of idle models, the one not used for longest first, while those that are loaded fill the budget."""
-        while self._memory is not None and (held := sum(one.bytes for one in self._loaded.values())) >= self._memory:
+    def _make_room(self, more: int) -> None:
+        """Let go of idle models, the one not used for longest first, until there is room, for `more` bytes if given."""
+        while self._memory is not None:
+            held = sum(one.bytes for one in self._loaded.values())
+            if held < self._memory and held + more <= self._memory:
+                return
             if not self._unload(idle_s=0.0, most=1):
                 raise OutOfResource(
                     f"the loaded models hold {held >> 20} MiB, {self._memory >> 20} MiB are allowed, and none is idle",

@@ -149,9 +149,7 @@ def test_what_a_client_left_waiting_is_never_encoded(service: Gated, path: str) 
 
 
 @pytest.mark.parametrize("path", ROUTES)
-def test_what_is_late_is_a_504_and_never_encoded(
-    service: Gated, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_late_is_a_504_and_never_encoded(service: Gated, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         app = create_app(service)
         first = await held(service, app)
