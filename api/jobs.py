@@ -88,7 +88,7 @@ class Jobs:
                     raise UsageError(
                         f"this Idempotency-Key began another request, job {begun['id']}", hint="use a new key"
                     )
-                return dict(begun)
+                return _shown(begun)
             waiting = sum(job["state"] == "queued" for job in self._jobs.values())
             if waiting >= MOST_QUEUED or self._closed:
                 raise Overloaded(f"{waiting} jobs are waiting already", retry_after=30)
@@ -103,7 +103,7 @@ class Jobs:
             self._forget()
         self._queue.put((id, act))
         self._tell()
-        return dict(job)
+        return _shown(job)
 
     def _forget(self) -> None:
         """Let go of the oldest jobs that have ended, in memory and on the disk, where there are too many."""
@@ -122,12 +122,12 @@ class Jobs:
         with self._change:
             if id not in self._jobs:
                 raise UnknownName.of("job", id, self._jobs, hint="GET /v1/jobs lists them")
-            return dict(self._jobs[id])
+            return _shown(self._jobs[id])
 
     def listed(self) -> list[dict[str, Any]]:
         """Return all jobs, the newest first."""
         with self._change:
-            return [dict(self._jobs[id]) for id in sorted(self._jobs, reverse=True)]
+            return [_shown(self._jobs[id]) for id in sorted(self._jobs, reverse=True)]
 
     def cancel(self, id: str) -> dict[str, Any]:
         """Ask for the end of a job: at once where it waits, else at its next step, with what it committed kept.
@@ -207,3 +207,8 @@ class Jobs:
     def _tell(self) -> None:
         states = [job["state"] for job in self.listed()]
         self._count(states.count("queued"), states.count("running"))
+
+
+def _shown(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a job as it is told of: without the name that its request was known by."""
+    return {name: value for name, value in job.items() if name != "once"}
