@@ -116,7 +116,7 @@ class Held:
             UnknownName: there is no such store, collection or Space.
         """
         root = self._root
-        folder = self._folders.setdefault(name, freshness.Folder(root / name))
+        folder = self._folders.get(name) or freshness.Folder(root / name)
         facts = root / "permafrost.json", root / name / "collection.json"
         token = (folder.token(), *map(freshness.file_token, facts))
         held = self._opened.get((name, selector))
@@ -124,6 +124,8 @@ class Held:
             return held[1], held[2]
         collection = self.collection(name)
         view = self.view(collection, collection.space(selector))
+        # only now: names that are asked for in vain would be kept without end
+        self._folders[name] = folder
         self._opened[name, selector] = (token, collection, view)
         return collection, view
 
