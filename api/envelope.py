@@ -10,10 +10,11 @@ import time
 from collections.abc import MutableMapping
 from typing import Any, Protocol
 
+import orjson
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.documents import dumps
+from api.documents import dumps, plain
 from api.failure import Failure, explain
 from api.gate import MOST_BYTES_AT_ONCE, Gate
 from api.keys import Key
@@ -75,7 +76,11 @@ class Document(Response):
 
     def render(self, content: Any) -> bytes:
         """Return the bytes of the document."""
-        return dumps(content).encode("ascii")
+        try:
+            return orjson.dumps(content, default=plain, option=orjson.OPT_NON_STR_KEYS)
+        except TypeError:
+            # a whole number of more than 64 bits, or half of a character
+            return dumps(content).encode("ascii")
 
 
 class Envelope:
@@ -130,6 +135,8 @@ class Envelope:
         """Count and log an answer: sizes and times, never what was sent."""
         if self.meter is not None:
             self.meter.request(scope["method"], seen.status or 499, seconds)
+        if not access.isEnabledFor(logging.INFO):
+            return
         key = scope["state"].get("key")
         access.info(
             "request",

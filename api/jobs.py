@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path
 from queue import SimpleQueue
 from threading import RLock, Thread
@@ -20,12 +21,13 @@ from typing import Any
 
 from api.documents import plain
 from api.failure import Failure, explain
-from embedder.errors import Damaged, Overloaded, Refused, UnknownName
+from embedder.errors import Damaged, Overloaded, Refused, UnknownName, UsageError
 from index import files
 
 log = logging.getLogger("permafrost.jobs")
 HOME = ".jobs"
 ENDED = frozenset({"finished", "failed", "cancelled"})
+ONCE_S = 24 * 3600.0
 MOST_QUEUED, MOST_KEPT, WRITE_EVERY_S = 64, 1000, 1.0
 CLOSE_WAIT_S = 15.0
 STOPPED = Failure(
@@ -40,6 +42,10 @@ class Cancelled(Exception):
 
 Progress = Callable[[Mapping[str, Any]], None]
 Act = Callable[[Progress], Mapping[str, Any]]
+
+
+once: ContextVar[str | None] = ContextVar("once", default=None)
+"""What the caller names a request by, so that it is not begun twice: a hash of the caller and an Idempotency-Key."""
 
 
 class Jobs:
@@ -69,34 +75,59 @@ class Jobs:
         return stopped
 
     def begin(self, kind: str, collection: str, asked: Mapping[str, Any], act: Act) -> dict[str, Any]:
-        """Queue a job and return it. Raises `Overloaded` where too many are waiting."""
+        """Queue a job and return it; under a name of `once`, within 24 hours, the job that was begun by that name.
+
+        Raises:
+            Overloaded: too many are waiting.
+            UsageError: the name was given to another request.
+        """
+        request, name = {"kind": kind, "collection": collection, "asked": plain(asked)}, once.get()
         with self._change:
+            if (begun := self._begun(name)) is not None:
+                if {field: begun[field] for field in request} != request:
+                    raise UsageError(
+                        f"this Idempotency-Key began another request, job {begun['id']}", hint="use a new key"
+                    )
+                return _shown(begun)
             waiting = sum(job["state"] == "queued" for job in self._jobs.values())
             if waiting >= MOST_QUEUED or self._closed:
                 raise Overloaded(f"{waiting} jobs are waiting already", retry_after=30)
             id = time.strftime("%Y%m%dt%H%M%S-", time.gmtime()) + secrets.token_hex(4)
             job = {
-                "id": id, "kind": kind, "collection": collection, "asked": plain(asked), "state": "queued",
+                "id": id, **request, "once": name, "state": "queued",
                 "created": time.time(), "started": None, "ended": None, "progress": {}, "result": None, "error": None,
                 "revision": 0,
             }  # fmt: skip
             self._jobs[id] = job
             self._write(job)
+            self._forget()
         self._queue.put((id, act))
         self._tell()
-        return dict(job)
+        return _shown(job)
+
+    def _forget(self) -> None:
+        """Let go of the oldest jobs that have ended, in memory and on the disk, where there are too many."""
+        ended = sorted(id for id, job in self._jobs.items() if job["state"] in ENDED)
+        for id in ended[: max(0, len(self._jobs) - MOST_KEPT)]:
+            del self._jobs[id]
+            (self._home / f"{id}.json").unlink(missing_ok=True)
+
+    def _begun(self, name: str | None) -> dict[str, Any] | None:
+        since = time.time() - ONCE_S
+        named = (job for job in self._jobs.values() if name is not None and job.get("once") == name)
+        return next((job for job in named if job["created"] > since), None)
 
     def get(self, id: str) -> dict[str, Any]:
         """Return a job. Raises `UnknownName` where there is none."""
         with self._change:
             if id not in self._jobs:
                 raise UnknownName.of("job", id, self._jobs, hint="GET /v1/jobs lists them")
-            return dict(self._jobs[id])
+            return _shown(self._jobs[id])
 
     def listed(self) -> list[dict[str, Any]]:
         """Return all jobs, the newest first."""
         with self._change:
-            return [dict(self._jobs[id]) for id in sorted(self._jobs, reverse=True)]
+            return [_shown(self._jobs[id]) for id in sorted(self._jobs, reverse=True)]
 
     def cancel(self, id: str) -> dict[str, Any]:
         """Ask for the end of a job: at once where it waits, else at its next step, with what it committed kept.
@@ -176,3 +207,8 @@ class Jobs:
     def _tell(self) -> None:
         states = [job["state"] for job in self.listed()]
         self._count(states.count("queued"), states.count("running"))
+
+
+def _shown(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a job as it is told of: without the name that its request was known by."""
+    return {name: value for name, value in job.items() if name != "once"}

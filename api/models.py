@@ -21,7 +21,9 @@ IDLE_S = 900.0
 
 
 @dataclass(eq=False)
-class _Loaded:
+class Loaded:
+    """A model that is here, the memory that loading it took, and how many use it."""
+
     batcher: Batcher
     bytes: int
     users: int = 0
@@ -43,7 +45,7 @@ class Models:
         self._found, self._load, self._forget, self._batcher = found, load, forget, batcher
         self._memory, self._idle = memory, idle_s
         self.aliases = dict(_alias(name) for name in named)
-        self._loaded: dict[str, _Loaded] = {}
+        self._loaded: dict[str, Loaded] = {}
         self._lock, self._loading = Lock(), Lock()
 
     def names(self) -> list[str]:
@@ -57,8 +59,8 @@ class Models:
             UnknownName: it is not served; the nearest names are in the hint.
             UsageError: no model is served at all.
         """
-        if name in self.aliases or name in self._loaded:
-            return self.aliases.get(name, name)
+        if (at_once := self.known(name)) is not None:
+            return at_once
         known = self.names()
         if name is None:
             if not known:
@@ -67,6 +69,12 @@ class Models:
         if name not in known:
             raise UnknownName.of("model", name, known, hint=f"served: {', '.join(known) or 'none'}")
         return self.aliases.get(name, name)
+
+    def known(self, name: str | None) -> str | None:
+        """Return an encoder's name as `resolve` does, without reading the store; None where that is needed."""
+        if name is None:
+            return next(iter(self.aliases.values()), None)
+        return self.aliases.get(name, name if name in self._loaded else None)
 
     def load_named(self) -> None:
         """Load the models that were named. Raises as loading does."""
@@ -81,36 +89,57 @@ class Models:
         Raises:
             OutOfResource: the budget is full, and every model is in use.
         """
-        held = self._hold(name)
+        held = self.hold(name)
         if held is None:
             with self._loading:
-                held = self._hold(name) or self._loaded_now(name)
+                held = self.hold(name) or self._loaded_now(name)
         try:
             yield held.batcher
         finally:
-            with self._lock:
-                held.users -= 1
-                held.used = time.monotonic()
+            self.release(held)
 
-    def _hold(self, name: str) -> _Loaded | None:
+    def release(self, held: Loaded) -> None:
+        """Let go of what `hold` returned."""
+        with self._lock:
+            held.users -= 1
+            held.used = time.monotonic()
+
+    def hold(self, name: str) -> Loaded | None:
+        """Hold a model until `release`, without waiting; None where it is not loaded."""
         with self._lock:
             held = self._loaded.get(name)
             if held is not None:
                 held.users += 1
             return held
 
-    def _loaded_now(self, name: str) -> _Loaded:
-        self._make_room()
+    def _loaded_now(self, name: str) -> Loaded:
+        """Load a model into the room that there is for it; one that does not fit is let go of again."""
+        self._make_room(0)
         before = resident()
-        held = _Loaded(self._batcher(self._load(name)), 0, users=1)
+        held = Loaded(self._batcher(self._load(name)), 0, users=1)
         held.bytes = max(0, int(resident() - before))
+        try:
+            if self._memory is not None and held.bytes > self._memory:
+                raise OutOfResource(
+                    f"{name} holds {held.bytes >> 20} MiB, and {self._memory >> 20} MiB are allowed for all models",
+                    hint="start the service with more --memory, or ask for a smaller model",
+                )
+            self._make_room(held.bytes)
+        except OutOfResource:
+            held.batcher.close()
+            self._forget(name)
+            gc.collect()
+            raise
         with self._lock:
             self._loaded[name] = held
         return held
 
-    def _make_room(self) -> None:
-        """Let go of idle models, the one not used for longest first, while those that are loaded fill the budget."""
-        while self._memory is not None and (held := sum(one.bytes for one in self._loaded.values())) >= self._memory:
+    def _make_room(self, more: int) -> None:
+        """Let go of idle models, the one not used for longest first, until there is room, for `more` bytes if given."""
+        while self._memory is not None:
+            held = sum(one.bytes for one in self._loaded.values())
+            if held < self._memory and held + more <= self._memory:
+                return
             if not self._unload(idle_s=0.0, most=1):
                 raise OutOfResource(
                     f"the loaded models hold {held >> 20} MiB, {self._memory >> 20} MiB are allowed, and none is idle",

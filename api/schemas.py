@@ -41,7 +41,7 @@ class Query(Strict):
 
     def opened(self, fetch: Callable[[str], bytes] | None = None) -> dict[str, Any]:
         """Return the query with the picture's bytes, by `fetch` from an address. Raises `UsageError` as neither."""
-        asked = self.model_dump(exclude_unset=True)
+        asked: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set}
         if self.image is not None:
             asked["image"] = urls.picture(self.image, fetch)
         return asked

@@ -13,7 +13,7 @@ from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.envelope import Counts, Envelope
 from api.failure import TERMINATED
@@ -26,6 +26,7 @@ from embedder.errors import PermafrostError, Refused
 DRAIN_S, NOTICE_S = 25, 2.0
 BACKLOG, MOST_CONNECTIONS = 512, 1024
 MOST_HEADER_BYTES = 32 << 10
+TOO_LONG = "The request line and headers are too long."
 
 
 def is_loopback(host: str) -> bool:
@@ -91,8 +92,8 @@ def serve(building: Building, host: str, port: int, *, keys: Keys | None = None,
         front = Front(lambda: building.build(readiness), readiness, lambda error: server.fail(error))
         config = uvicorn.Config(
             Envelope(front, gate=gate, meter=building.meter), http=_Protocol, ws="none", loop="asyncio",
-            log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=DRAIN_S, lifespan="off",
-            h11_max_incomplete_event_size=MOST_HEADER_BYTES,
+            log_config=None, access_log=False, server_header=False, proxy_headers=False,
+            timeout_graceful_shutdown=DRAIN_S, lifespan="off",
         )  # fmt: skip
         server = _Server(config, readiness, NOTICE_S if public else 0.0)
         url = f"http://{shown}:{bound.getsockname()[1]}"
@@ -140,10 +141,11 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-class _Protocol(H11Protocol):
-    """Closes a connection whose request line and headers do not arrive in time, and one that is over the cap."""
+class _Protocol(HttpToolsProtocol):
+    """Closes a connection whose request line and headers are late or too long, and one that is over the cap."""
 
     _late: asyncio.TimerHandle | None = None
+    _head = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -159,6 +161,29 @@ class _Protocol(H11Protocol):
         super().data_received(data)
         if self.cycle is not before:
             self._arrived()
+        elif self._late is not None:
+            # the parser keeps a header that goes on and on, and tells of it once it ends
+            self._head += len(data)
+            if self._head > MOST_HEADER_BYTES:
+                self.send_400_response(TOO_LONG)
+
+    def on_message_begin(self) -> None:
+        self._head = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def _count(self, size: int) -> None:
+        self._head += size
+        if self._head > MOST_HEADER_BYTES:
+            # the parser answers 400 to what its callbacks raise
+            raise ValueError(TOO_LONG)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._arrived()

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as Late
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from threading import RLock
 from typing import Any, cast
 
 import numpy as np
 
-from api import urls
+from api import attending, urls
 from api.acts.putting import Putting
 from api.acts.showing import Showing
-from api.batching import DEADLINE_S, LATE, SMALLER, Batcher, Made, Value
+from api.batching import Batcher, Made, Value
 from api.metering import Meter
 from api.models import IDLE_S, Models
 from api.recent import Recent
@@ -29,6 +28,8 @@ from embedder.records import FloatMatrix, Medium, Pixels, Role
 from embedder.space import Space
 from index.readers import reading
 from index.store import Collection
+
+PART = 1024
 
 
 @dataclass(frozen=True)
@@ -83,35 +84,39 @@ class Serving(Working, Putting, Showing, Service):
             )  # fmt: skip
         return replace(encoder, image=image, text=text)
 
-    def query_texts(self, collection: Collection, space: Space, texts: Sequence[str]) -> FloatMatrix:
-        """Return the vectors of queries (n, dim). Raises as `batched`."""
-        with self.models.use(space.encoder):
-            self.encoder_of(collection, space)
-            return self.batched(space.encoder, texts, "text", "query").vectors
+    @contextmanager
+    def using(self, name: str) -> Iterator[Encoder]:
+        """Hold a model by its alias or its encoder's name, within the budget. Raises as loading does."""
+        name = self.models.aliases.get(name, name)
+        with self.models.use(name):
+            yield self.encoder(name)
 
-    def query_vector(self, collection: Collection, space: Space, kind: str, value: Any) -> FloatMatrix:
-        """Return a query's vector (1, dim). Raises as `batched`."""
-        if kind not in ("text", "image"):
-            return super().query_vector(collection, space, kind, value)
-        with self.models.use(space.encoder):
-            self.encoder_of(collection, space)
-            return self.batched(space.encoder, [value], "image" if kind == "image" else "text", "query").vectors
+    def query_vectors(self, collection: Collection, space: Space, asked: Sequence[tuple[str, Any]]) -> FloatMatrix:
+        """Return the vectors of queries (n, dim); a model is held while it is needed. Raises as `made`."""
+        needed = any(kind in ("text", "image") for kind, _ in asked)
+        with self.models.use(space.encoder) if needed else nullcontext():
+            return super().query_vectors(collection, space, asked)
 
-    def batched(self, encoder: str, values: Sequence[Value], medium: Medium, role: Role) -> Made:
-        """Encode in the batches of a model, and wait for it.
+    def made(self, encoder: Encoder, asked: Sequence[tuple[str, Any]]) -> list[FloatMatrix]:
+        """Encode queries in the batches of a model: all texts together, and all pictures.
 
         Raises:
             Overloaded: too much is waiting.
-            DeadlineExceeded: it was not made within 30 s.
+            DeadlineExceeded: it was not made in time.
             Undecodable: a value that cannot become a vector.
         """
+        rows: dict[str, Iterator[FloatMatrix]] = {}
+        for kind in sorted({kind for kind, _ in asked}):
+            medium: Medium = "image" if kind == "image" else "text"
+            values = [value for one, value in asked if one == kind]
+            rows[kind] = iter(self.batched(encoder.space.encoder, values, medium, "query"))
+        return [next(rows[kind])[None] for kind, _ in asked]
+
+    def batched(self, encoder: str, values: Sequence[Value], medium: Medium, role: Role) -> FloatMatrix:
+        """Return vectors (n, dim) from the batches of a model, a part at a time. Raises as `made`."""
         with self.models.use(encoder) as batcher:
-            future = batcher.submit(values, medium, role)
-            try:
-                return future.result(timeout=DEADLINE_S)
-            except Late:
-                future.cancel()
-                raise DeadlineExceeded(LATE, hint=SMALLER) from None
+            parts = [values[start : start + PART] for start in range(0, len(values), PART)]
+            return np.concatenate([attending.result(batcher.submit(part, medium, role)).vectors for part in parts])
 
     def documents(self, encoder: str, values: Sequence[Value]) -> list[FloatMatrix | PermafrostError]:
         """Return the vectors (parts, dim) of each text or picture, or why it has none. Raises as `batched`."""
@@ -120,22 +125,30 @@ class Serving(Working, Putting, Showing, Service):
             try:
                 begun.extend(_begun(batcher, value) for value in values)
                 return [_ended(one) for one in begun]
-            except (Overloaded, DeadlineExceeded):
+            except (Overloaded, DeadlineExceeded, CancelledError):
                 for waiting in begun:
                     for future in [] if isinstance(waiting, PermafrostError) else waiting:
                         future.cancel()
                 raise
 
     def submit(self, encoder: str, values: Sequence[Value], medium: Medium, role: Role) -> Future[Made]:
-        """Begin to encode in the batches of a model; it stays loaded until the future is done. Raises as `batched`."""
-        held = self.models.use(encoder)
-        batcher = held.__enter__()
+        """Begin to encode in the batches of a model; it stays loaded until the future is done. Raises as `made`."""
+        with self.models.use(encoder):
+            begun = self.submit_at_once(encoder, values, medium, role)
+        assert begun is not None
+        return begun
+
+    def submit_at_once(self, encoder: str, values: Sequence[Value], medium: Medium, role: Role) -> Future[Made] | None:
+        """Begin as `submit` does, without waiting for anything; None where the model is not loaded."""
+        held = self.models.hold(encoder)
+        if held is None:
+            return None
         try:
-            future = batcher.submit(values, medium, role)
+            future = held.batcher.submit(values, medium, role)
         except BaseException:
-            held.__exit__(None, None, None)
+            self.models.release(held)
             raise
-        future.add_done_callback(lambda _: held.__exit__(None, None, None))
+        future.add_done_callback(lambda _: self.models.release(held))
         return future
 
     def space_of(self, encoder: str) -> Space | None:
@@ -202,11 +215,9 @@ def _ended(begun: list[Future[Made]] | PermafrostError) -> FloatMatrix | Permafr
     if isinstance(begun, PermafrostError):
         return begun
     try:
-        return np.concatenate([future.result(timeout=DEADLINE_S).vectors for future in begun])
+        return np.concatenate([attending.result(future).vectors for future in begun])
     except (Undecodable, UsageError) as error:
         return error
-    except Late:
-        raise DeadlineExceeded(LATE, hint=SMALLER) from None
 
 
 def shortened(vectors: FloatMatrix, dimensions: int | None, space: Space) -> FloatMatrix:

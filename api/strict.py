@@ -7,12 +7,14 @@ import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import orjson
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 MOST_DIGITS = 30
 LARGE = 64 << 10
+EXACT = 2.0**53
 
 
 class StrictRequest(Request):
@@ -38,7 +40,31 @@ class StrictRoute(APIRoute):
 
 
 def loads(data: bytes) -> Any:
-    """Read one JSON document. Raises `HTTPException`: 400 for what is not JSON, 422 for what is not strict."""
+    """Read one JSON document. Raises `HTTPException`: 400 for what is not JSON, 422 for what is not strict.
+
+    orjson reads most of them, in a fifth of the time; Python's reader those of which it cannot be told that they are
+    strict, and says what is wrong.
+    """
+    try:
+        value = orjson.loads(data)
+        # a key that was given twice was one colon more in the text
+        if _keys(value) == data.count(b":"):
+            return value
+    except (ValueError, RecursionError):
+        pass
+    return _slowly(data)
+
+
+def _keys(value: Any) -> int:
+    """Return how many keys there are in a value; fewer where a number may have been whole and large."""
+    if isinstance(value, dict):
+        return len(value) + sum(_keys(one) for one in value.values() if type(one) is not str)
+    if isinstance(value, list):
+        return sum(_keys(one) for one in value if type(one) is not float or not -EXACT < one < EXACT)
+    return -1 if isinstance(value, float) and not -EXACT < value < EXACT else 0
+
+
+def _slowly(data: bytes) -> Any:
     try:
         return json.loads(
             data.decode("utf-8"),

@@ -16,7 +16,9 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from threading import Timer
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Late
+from threading import BoundedSemaphore, Thread, Timer
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from embedder.errors import Undecodable, UsageError
@@ -24,6 +26,7 @@ from embedder.errors import Undecodable, UsageError
 MOST_BYTES, MOST_S, MOST_REDIRECTS = 10 << 20, 10.0, 3
 PORTS = frozenset({80, 443})
 MOST_CHARACTERS = 2048
+RESOLVERS = BoundedSemaphore(16)
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 LABEL = r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
 NAME = re.compile(rf"(?=.{{1,253}}\Z)({LABEL}\.)+[a-z]([a-z0-9-]{{0,61}}[a-z0-9])", re.IGNORECASE)
@@ -117,10 +120,7 @@ def fetched(url: str, *, resolve: Resolve = resolved, dial: Dial = socket.create
     until = time.monotonic() + MOST_S
     for _ in range(MOST_REDIRECTS + 1):
         parts, host, port = parsed(url)
-        try:
-            addresses = resolve(host, port)
-        except (OSError, UnicodeError):
-            raise _failed("its host is not known") from None
+        addresses = _looked_up(resolve, host, port, until)
         if not addresses or not all(is_public(address) for address in addresses):
             raise _refused("its host is not of the public internet")
         answer = _asked(parts, host, (addresses[0], port), until, dial)
@@ -128,6 +128,29 @@ def fetched(url: str, *, resolve: Resolve = resolved, dial: Dial = socket.create
             return answer
         url = urljoin(url, answer)
     raise _failed(f"it is redirected more than {MOST_REDIRECTS} times")
+
+
+def _looked_up(resolve: Resolve, host: str, port: int, until: float) -> Sequence[str]:
+    """Resolve a host within the deadline: a resolver has none of its own, so it is left behind in its thread."""
+    found: Future[Sequence[str]] = Future()
+
+    def look() -> None:
+        try:
+            found.set_result(resolve(host, port))
+        except (OSError, UnicodeError) as error:
+            found.set_exception(error)
+        finally:
+            RESOLVERS.release()
+
+    if not RESOLVERS.acquire(timeout=max(0.0, until - time.monotonic())):
+        raise _failed("too many hosts are being looked up")
+    Thread(target=look, name="resolve", daemon=True).start()
+    try:
+        return found.result(timeout=max(0.0, until - time.monotonic()))
+    except Late:
+        raise _failed("its host was not looked up in time") from None
+    except (OSError, UnicodeError):
+        raise _failed("its host is not known") from None
 
 
 def _asked(parts: SplitResult, host: str, address: tuple[str, int], until: float, dial: Dial) -> bytes | str:

@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 from anyio import CapacityLimiter, to_thread
 from fastapi import Request
 
+from api.attending import Attending, attended
 from api.batching import DEADLINE_S, LATE, SMALLER
 from embedder.errors import DeadlineExceeded
 
 T = TypeVar("T")
-LOADERS, SEARCHERS = 8, 4
+LOADERS, SEARCHERS, ATTENDED = 8, 4, 64
 
 
 class Waiting:
@@ -26,6 +27,7 @@ class Waiting:
     def __init__(self) -> None:
         self._limiter: CapacityLimiter | None = None
         self._searches: CapacityLimiter | None = None
+        self._attended: CapacityLimiter | None = None
 
     async def aside(self, act: Callable[[], T]) -> T:
         """Run something that may take seconds without holding up the event loop or the threads of other routes."""
@@ -42,6 +44,22 @@ class Waiting:
             self._searches = CapacityLimiter(SEARCHERS)
         return await to_thread.run_sync(act, limiter=self._searches)
 
+    async def attended(self, request: Request, act: Callable[[], T]) -> T:
+        """Run what waits for batches: the more wait, the more go together. It is left once the client has gone.
+
+        Raises:
+            DeadlineExceeded: it was not done within 30 s.
+        """
+        if self._attended is None:
+            self._attended = CapacityLimiter(ATTENDED)
+        here = Attending()
+        attended.set(here)
+        running = asyncio.ensure_future(to_thread.run_sync(act, limiter=self._attended, abandon_on_cancel=True))
+        try:
+            return await _while_there(request, running)
+        finally:
+            here.leave()
+
 
 async def awaited(request: Request, future: Future[T]) -> T:
     """Return what a future gives; cancel it where the client has gone, or after 30 s.
@@ -49,7 +67,10 @@ async def awaited(request: Request, future: Future[T]) -> T:
     Raises:
         DeadlineExceeded: it was not done in time.
     """
-    result = asyncio.wrap_future(future)
+    return future.result() if future.done() else await _while_there(request, asyncio.wrap_future(future))
+
+
+async def _while_there(request: Request, result: asyncio.Future[T]) -> T:
     gone: asyncio.Future[None] = asyncio.ensure_future(_gone(request))
     both: set[asyncio.Future[Any]] = {result, gone}
     try:

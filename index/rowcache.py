@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from index import schema
@@ -47,6 +48,7 @@ class RowCache:
     def _forget(self, live: Live | None) -> None:
         self._live, self._takes, self._bytes = live, 0, 0
         self._rows: dict[int, Row] = {}
+        self._keys: dict[str, int] = {}
         self._table: Any = None
         self._order: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
@@ -58,6 +60,16 @@ class RowCache:
             if missing := [key for key in wanted if key not in self._rows]:
                 self._read(live, missing)
             return {key: self._rows[key] for key in wanted if key in self._rows}
+
+    def key(self, live: Live, id: str) -> int | None:
+        """Return the key of an item that is held; None says nothing of whether there is one."""
+        with self._lock:
+            if live is not self._live:
+                return None
+            if id in self._keys or self._table is None:
+                return self._keys.get(id)
+            at = pc.index(self._table["id"], id).as_py()
+            return int(self._table["key"][at].as_py()) if at >= 0 else None
 
     def table(self, live: Live, columns: Sequence[str]) -> Any:
         """Return columns of all items as Arrow, or None where they are not held."""
@@ -83,11 +95,13 @@ class RowCache:
         for row in rows:
             self._bytes += sum(len(v) if isinstance(v, str) else 16 for v in row.values())
             self._rows[row["key"]] = Row(row["id"], visible(row))
+            self._keys[row["id"]] = row["key"]
         if len(self._rows) > MOST_ROWS or self._bytes > MOST_BYTES:
             # the oldest half goes, but never what is being answered
             kept = list(self._rows.items())[min(len(self._rows) // 2, len(self._rows) - len(rows)) :]
             self._bytes = self._bytes * len(kept) // len(self._rows)
             self._rows = dict(kept)
+            self._keys = {row.id: key for key, row in kept}
 
     def _hold(self, live: Live) -> None:
         """Read the whole table, unless it is too large or was written to meanwhile; then do not try again here."""

@@ -215,12 +215,18 @@ class View:
 
     def keys_of(self, ids: Sequence[str]) -> Keys:
         """Return the keys of those of the ids that are stored."""
+        live = self.now().live
+        held = [key for id in ids if (key := self._cache.key(live, id)) is not None]
+        if len(held) == len(ids):
+            return np.array(held, dtype=np.int64)
         found = self.collection.items.search().where(col("id").isin(list(ids))).select(["key"]).to_arrow()
         keys: Keys = found["key"].to_numpy().astype(np.int64)
         return keys
 
     def key_of(self, id: str) -> int:
         """Return the key of an item. Raises `UnknownName` where no item has this id."""
+        if (held := self._cache.key(self.now().live, id)) is not None:
+            return held
         found = self.collection.items.search().where(col("id") == lit(id)).select(["key"]).to_arrow()
         if not found.num_rows:
             self._no_item(id)
@@ -243,8 +249,11 @@ class View:
             UnknownName: it has none in this Space.
         """
         with reading(self.collection):
+            moment, key = self.now(), self.key_of(id)
+            if (held := self._held(moment, key)) is not None:
+                return held
             table = self.collection.vectors(self.space)
-            found = table.search().where(col("key") == lit(self.key_of(id))).select(["vector"]).to_arrow()
+            found = table.search().where(col("key") == lit(key)).select(["vector"]).to_arrow()
         if not found.num_rows:
             raise UnknownName(
                 f"item {id!r} has no vector in Space {self.space}",
@@ -254,6 +263,18 @@ class View:
         mean = vectors.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
         # parts that point against each other may cancel out
         return mean if np.linalg.norm(mean) > 0 else vectors[:1]
+
+    def _held(self, moment: Moment, key: int) -> FloatMatrix | None:
+        """Return the vector of an item from memory, where it is as it is stored: one, and of unit length."""
+        if moment.parted or not self.space.identity.get("normalize"):
+            return None
+        held = [(moment.fresh_keys, moment.fresh)]
+        held += [(moment.base.keys, moment.base.matrix)] if moment.base else []
+        for keys, rows in held:
+            at = np.flatnonzero(keys == key)[:1]
+            if len(at):
+                return np.array(rows[at])
+        return None
 
 
 def _read(where: str | Mapping[str, Any] | None) -> tuple[filters.Filter | None, str]:

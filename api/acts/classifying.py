@@ -8,13 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from api.acts.held import Held
 from api.shapes import Query, input_of, one_of, shown
 from embedder.errors import UsageError
-from embedder.records import FloatMatrix
-from embedder.space import Space
 from heads import saved
 from heads.doubts import doubts
 from heads.honest import Wishes
@@ -72,7 +68,7 @@ class Classifying(Held):
         loaded = saved.load_head(collection, head)
         if space is not None:
             loaded.require_space(collection.space(space))
-        rows = np.concatenate([self._input_vector(collection, loaded.space, one) for one in inputs])
+        rows = self.query_vectors(collection, loaded.space, [one_of(one) for one in inputs])
         if loaded.looks_up:
             loaded.standing_on(self.view(collection, loaded.space))
         predictions = loaded.predict(rows, top_k=top_k)
@@ -104,15 +100,6 @@ class Classifying(Held):
         """Say what each value is for a head: the path of a picture or of a text file, or a text."""
         media = saved.load_head(self.collection(name), head).space.media if values else ()
         return [input_of(value, media) for value in values]
-
-    def _input_vector(self, collection: Collection, space: Space, one: Query) -> FloatMatrix:
-        kind, value = one_of(one)
-        if kind == "id":
-            return self.view(collection, space).vector_of(str(value))
-        found = self.query_vector(collection, space, kind, value)
-        if found.shape[1] != space.dim:
-            raise UsageError(f"a vector of {found.shape[1]} dimensions does not fit Space {space}")
-        return found
 
     def export_head(self, name: str, head: str, to: str | os.PathLike[str]) -> dict[str, Any]:
         """Write a head as ONNX or arrays, with the keys of `heads.export.export`."""

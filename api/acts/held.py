@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any, cast
+
+import numpy as np
 
 from api.settings import Settings
 from api.shapes import as_vector
@@ -21,6 +24,8 @@ from index import examples, freshness, tuned
 from index.sampler import Sampler
 from index.store import Collection, Store
 from index.view import View
+
+STORED = frozenset({"id", "like"})
 
 
 class Held:
@@ -38,6 +43,7 @@ class Held:
         self._folders: dict[str, freshness.Folder] = {}
         self._stale: dict[tuple[str, ...], tuple[int, str | None]] = {}
         self._pool: DecodePool | None = None
+        self._root = Path(settings.store).expanduser().resolve()
         self.sampler = Sampler(settings.recall_sample)
 
     def close(self) -> None:
@@ -80,6 +86,11 @@ class Held:
         """Return an encoder's name as it is loaded: one that was tuned in this store, with the place of its files."""
         return tuned.located(name, Path(self.settings.store).expanduser().resolve())
 
+    @contextmanager
+    def using(self, name: str) -> Iterator[Encoder]:
+        """Hold an encoder, by its name, while it is used; a service that lets go of encoders keeps this one."""
+        yield self.encoder(name)
+
     def fitted(self, encoder: Encoder) -> Encoder:
         """Return an encoder as it is kept here; a service that shares it between threads says how."""
         return encoder
@@ -109,8 +120,8 @@ class Held:
         Raises:
             UnknownName: there is no such store, collection or Space.
         """
-        root = Path(self.settings.store).expanduser().resolve()
-        folder = self._folders.setdefault(name, freshness.Folder(root / name))
+        root = self._root
+        folder = self._folders.get(name) or freshness.Folder(root / name)
         facts = root / "permafrost.json", root / name / "collection.json"
         token = (folder.token(), *map(freshness.file_token, facts))
         held = self._opened.get((name, selector))
@@ -118,6 +129,8 @@ class Held:
             return held[1], held[2]
         collection = self.collection(name)
         view = self.view(collection, collection.space(selector))
+        # only now: names that are asked for in vain would be kept without end
+        self._folders[name] = folder
         self._opened[name, selector] = (token, collection, view)
         return collection, view
 
@@ -128,26 +141,34 @@ class Held:
                 self._views[stamp] = View(collection, space)
             return self._views[stamp]
 
-    def query_texts(self, collection: Collection, space: Space, texts: Sequence[str]) -> FloatMatrix:
-        """Encode the texts of queries together: (n, dim)."""
-        return self.encoder_of(collection, space).encode(texts, role="query")
+    def query_vectors(self, collection: Collection, space: Space, asked: Sequence[tuple[str, Any]]) -> FloatMatrix:
+        """Return the vectors (n, dim) of queries (kind, value); what an encoder is needed for is encoded together.
 
-    def query_vector(self, collection: Collection, space: Space, kind: str, value: Any) -> FloatMatrix:
-        if kind == "vector":
-            return as_vector(value)
-        if kind == "like":
-            return examples.of_items(self.view(collection, space), *value)
-        if kind == "id":
-            return self.view(collection, space).vector_of(str(value))
-        return self.encoded(self.encoder_of(collection, space), kind, value)
+        Raises:
+            UsageError: a vector that does not fit the Space.
+            UnknownName: an id that is not stored, or has no vector here.
+        """
+        view, given = self.view(collection, space), [query for query in asked if query[0] not in STORED]
+        needed = any(kind != "vector" for kind, _ in given)
+        found = iter(self.encoded(self.encoder_of(collection, space) if needed else None, space, given))
+        return np.concatenate([_stored(view, *one) if one[0] in STORED else next(found) for one in asked])
 
-    def encoded(self, encoder: Encoder, kind: str, value: Any) -> FloatMatrix:
-        """Encode a text or a picture as a query, or take a vector as it is: (1, dim) float32."""
-        if kind == "vector":
-            return as_vector(value)
-        if kind == "text":
-            return encoder.encode([str(value)], role="query")
-        return self.encode_image(encoder, value)
+    def encoded(self, encoder: Encoder | None, space: Space, asked: Sequence[tuple[str, Any]]) -> list[FloatMatrix]:
+        """Return the vectors (1, dim) of texts, pictures and vectors, which need no `encoder`. Raises `UsageError`."""
+        rows = [as_vector(value) if kind == "vector" else None for kind, value in asked]
+        left = [query for query, row in zip(asked, rows, strict=True) if row is None]
+        made = iter(self.made(encoder, left) if encoder is not None else ())
+        found = [next(made) if row is None else row for row in rows]
+        for row in found:
+            if row.shape[1] != space.dim:
+                raise UsageError(f"a vector of {row.shape[1]} dimensions does not fit Space {space}")
+        return found
+
+    def made(self, encoder: Encoder, asked: Sequence[tuple[str, Any]]) -> list[FloatMatrix]:
+        """Encode queries that are texts or pictures: each (1, dim). Raises as encoding does."""
+        texts = [str(value) for kind, value in asked if kind == "text"]
+        rows = iter(encoder.encode(texts, role="query") if texts else ())
+        return [next(rows)[None] if kind == "text" else self.encode_image(encoder, value) for kind, value in asked]
 
     def encode_image(self, encoder: Encoder, value: str | bytes | os.PathLike[str]) -> FloatMatrix:
         """Decode a picture (a path, or a file's bytes) in a worker process and encode it: (1, dim) float32.
@@ -173,3 +194,7 @@ class Held:
             item = Item(id="query", medium="image", source=os.fspath(value), path=os.fspath(value))
         pixels: Pixels = pool.decode(item, tower.transform).value
         return pixels
+
+
+def _stored(view: View, kind: str, value: Any) -> FloatMatrix:
+    return view.vector_of(str(value)) if kind == "id" else examples.of_items(view, *value)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -39,10 +40,17 @@ class Naming(Classifying):
 
         if not inputs:
             raise UsageError("nothing to classify", hint="give texts, paths of pictures, or --id")
-        encoder = self._naming_encoder(collection, model, space)
-        used = list(templates) or [TEMPLATES["image" if "image" in encoder.space.media else "text"]]
-        head = ZeroShot.of(labels, encoder.encode(prompts(labels, used), role="query"))
-        rows = np.concatenate([self._naming_vector(collection, encoder, one) for one in inputs])
+        asked = [one_of(one) for one in inputs]
+        with self._naming_encoder(collection, model, space) as encoder:
+            used = list(templates) or [TEMPLATES["image" if "image" in encoder.space.media else "text"]]
+            named = [("text", prompt) for prompt in prompts(labels, used)]
+            head = ZeroShot.of(labels, np.concatenate(self.encoded(encoder, encoder.space, named)))
+            if collection is not None:
+                rows = self.query_vectors(self.collection(collection), encoder.space, asked)
+            elif any(kind == "id" for kind, _ in asked):
+                raise UsageError("an id needs a collection", hint="send a text, a picture or a vector")
+            else:
+                rows = np.concatenate(self.encoded(encoder, encoder.space, asked))
         found = [_ranked(head.classes, p.tolist(), top_k) for p in head.predict_proba(rows)]
         unknown = {
             **dict.fromkeys(("prediction_set", "why", "domain", "value", "interval", "labels")),
@@ -59,31 +67,21 @@ class Naming(Classifying):
         """Say what each value is for a Space of a collection: the path of a picture or of a text file, or a text."""
         return [input_of(value, self.collection(name).space(space).media) for value in values]
 
-    def _naming_encoder(self, collection: str | None, model: str | None, space: str | None) -> Encoder:
+    @contextmanager
+    def _naming_encoder(self, collection: str | None, model: str | None, space: str | None) -> Iterator[Encoder]:
         if (collection is None) == (model is None):
             raise UsageError("a collection or a model is needed, and not both", hint="name an encoder")
-        if collection is not None:
-            opened = self.collection(collection)
-            encoder = self.encoder_of(opened, opened.space(space))
-        else:
-            encoder = self.encoder(str(model))
-        if "text" not in encoder.space.media:
-            raise UsageError(
-                f"{encoder.name} reads no texts, so that names of classes mean nothing to it",
-                where=f"Space {encoder.space}", hint="embed with a joint encoder, such as open_clip:… or bundled:conse",
-            )  # fmt: skip
-        return encoder
-
-    def _naming_vector(self, collection: str | None, encoder: Encoder, one: Query) -> Any:
-        if collection is not None:
-            return self._input_vector(self.collection(collection), encoder.space, one)
-        kind, value = one_of(one)
-        if kind == "id":
-            raise UsageError("an id needs a collection", hint="send a text, a picture or a vector")
-        found = self.encoded(encoder, kind, value)
-        if found.shape[1] != encoder.space.dim:
-            raise UsageError(f"a vector of {found.shape[1]} dimensions does not fit Space {encoder.space}")
-        return found
+        opened = self.collection(collection) if collection is not None else None
+        chosen = opened.space(space) if opened is not None else None
+        with self.using(chosen.encoder if chosen is not None else str(model)) as loaded:
+            encoder = self.encoder_of(opened, chosen) if opened is not None and chosen is not None else loaded
+            if "text" not in encoder.space.media:
+                raise UsageError(
+                    f"{encoder.name} reads no texts, so that names of classes mean nothing to it",
+                    where=f"Space {encoder.space}",
+                    hint="embed with a joint encoder, such as open_clip:… or bundled:conse",
+                )
+            yield encoder
 
 
 def _ranked(classes: Sequence[str], probabilities: Sequence[float], top_k: int | None) -> dict[str, float]:

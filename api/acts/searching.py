@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from api.acts.held import Held
 from api.shapes import Query, answer_json, own_ids, search_of, with_columns
@@ -77,7 +75,7 @@ class Searching(Held):
             # refused before a text is encoded
             _only_texts(parsed, refinement)
             ensure_text_index(collection)
-        vectors = self._vectors(collection, view, parsed)
+        vectors = self.query_vectors(collection, view.space, parsed)
         if hybrid:
             results = self._hybrid(collection, view, parsed, vectors, k=k, where=where, exact=exact)
         else:
@@ -86,20 +84,6 @@ class Searching(Held):
             known = collection.items.schema.names
             results = [with_columns(one, columns, known) for one in results]
         return {"collection": name, "space": view.space.fingerprint, "results": results}
-
-    def _vectors(self, collection: Collection, view: View, parsed: Sequence[tuple[str, Any]]) -> FloatMatrix:
-        """Return the vectors of all queries (m, dim); texts are encoded together."""
-        texts = [str(value) for kind, value in parsed if kind == "text"]
-        encoded: Iterator[FloatMatrix] = iter(())
-        if texts:
-            encoded = iter(self.query_texts(collection, view.space, texts))
-        rows = []
-        for kind, value in parsed:
-            row = next(encoded)[None] if kind == "text" else self.query_vector(collection, view.space, kind, value)
-            if row.shape[1] != view.space.dim:
-                raise UsageError(f"a vector of {row.shape[1]} dimensions does not fit Space {view.space}")
-            rows.append(row)
-        return np.concatenate(rows)
 
     def _nearest(
         self, collection: Collection, view: View, parsed: Sequence[tuple[str, Any]], vectors: FloatMatrix,

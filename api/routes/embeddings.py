@@ -24,19 +24,28 @@ from embedder.records import FloatMatrix, Medium, Role
 from embedder.space import Space
 
 router = APIRouter(tags=["embeddings"], route_class=StrictRoute)
-MANY = 100_000
+MANY, FEW = 100_000, 64
 
 
 @router.post("/v1/embeddings", responses={200: {"model": EmbeddingsReply}, **errors(404, 415, 422, 504, 507)})
 async def create_embeddings(asked: EmbeddingsRequest, request: Request, acts: Serves) -> Response:
     """Embed texts, token ids or pictures; the vectors are in the order of the inputs."""
-    aside = waiting_of(request).aside
-    name = await aside(partial(acts.models.resolve, asked.model))
-    values = await aside(partial(_values, acts, name, asked))
+    name, aside = await resolved(request, acts, asked.model), waiting_of(request).aside
+    values: Sequence[Value]
+    if isinstance(asked.input, str) and asked.modality == "text":
+        values = [asked.input]
+    else:
+        values = await aside(partial(_values, acts, name, asked))
     made, space = await vectors(request, acts, name, values, asked.modality, asked.input_type)
     found = shortened(made.vectors, asked.dimensions, space)
     body = partial(_body, found, made.tokens, asked, space)
     return Response(body() if found.size < MANY else await aside(body), media_type="application/json")
+
+
+async def resolved(request: Request, acts: Serving, model: str | None) -> str:
+    """Return the name of a model's encoder. Raises as `Models.resolve`."""
+    known = acts.models.known(model)
+    return known if known is not None else await waiting_of(request).aside(partial(acts.models.resolve, model))
 
 
 @router.get("/v1/models", responses={200: {"model": ModelsReply}, **errors()})
@@ -57,8 +66,10 @@ def list_models(acts: Serves, request: Request) -> Document:
 async def vectors(
     request: Request, acts: Serving, name: str, values: Sequence[Value], medium: Medium, role: Role
 ) -> tuple[Made, Space]:
-    """Return vectors from the batches of a model, and their Space. Raises as `Serving.encoded`."""
-    future = await waiting_of(request).aside(partial(acts.submit, name, values, medium, role))
+    """Return vectors from the batches of a model, and their Space. Raises as `Serving.made`."""
+    future = acts.submit_at_once(name, values, medium, role) if len(values) < FEW else None
+    if future is None:
+        future = await waiting_of(request).aside(partial(acts.submit, name, values, medium, role))
     made = await awaited(request, future)
     return made, made.space
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 
 from api.envelope import Document
-from api.routes._context import Acts, CollectionName, Serves
+from api.routes._context import Acts, CollectionName, Serves, waiting_of
 from api.schemas import MOST_K, HeadReply, HeadsReply, LabelErrorsReply, PredictReply, PredictRequest, errors
 from api.strict import StrictRoute
 
@@ -31,12 +31,18 @@ def get_head(collection: CollectionName, head: HeadName, acts: Acts) -> Document
 
 @router.post(
     "/{collection}/heads/{head}/predict",
-    responses={200: {"model": PredictReply}, **errors(404, 409, 413, 415, 422, 503)},
+    responses={200: {"model": PredictReply}, **errors(404, 409, 413, 415, 422, 503, 504)},
 )
-def predict(collection: CollectionName, head: HeadName, asked: PredictRequest, acts: Serves) -> Document:
+async def predict(
+    collection: CollectionName, head: HeadName, asked: PredictRequest, acts: Serves, request: Request
+) -> Document:
     """Classify inputs with a head, in their order."""
-    inputs = [one.opened(acts.fetch) for one in asked.inputs]
-    return Document(acts.classify(collection, head, inputs, top_k=asked.top_k, space=asked.space))
+
+    def found() -> Document:
+        inputs = [one.opened(acts.fetch) for one in asked.inputs]
+        return Document(acts.classify(collection, head, inputs, top_k=asked.top_k, space=asked.space))
+
+    return await waiting_of(request).attended(request, found)
 
 
 @router.get("/{collection}/heads/{head}/label-errors", responses={200: {"model": LabelErrorsReply}, **errors(404, 422)})

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Request
+from fastapi import APIRouter, Depends, Header, Path, Request
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
 from api.asked import FinetuneRequest, HeadRequest, IndexRequest, JobReply, JobsReply, ReportRequest, RunRequest
 from api.documents import dumps
 from api.envelope import Document
-from api.jobs import ENDED, Jobs
+from api.jobs import ENDED, Jobs, once
 from api.routes._context import CollectionName, Serves
 from api.schemas import errors
 from api.strict import StrictRoute
@@ -24,25 +25,40 @@ Begun: dict[int | str, dict[str, Any]] = {202: {"model": JobReply}, **errors(404
 LOOK_EVERY_S, ALIVE_EVERY_S = 0.1, 15.0
 
 
-@router.post("/v1/collections/{collection}/runs", status_code=202, responses=Begun)
+async def named_once(
+    request: Request,
+    idempotency_key: Annotated[
+        str | None, Header(min_length=1, max_length=255, description="Sent again, it begins nothing new for 24 hours.")
+    ] = None,
+) -> None:
+    """Note by what name a request is known, for each caller apart."""
+    key = request.scope["state"].get("key")
+    said = f"{key.name if key else ''}\0{idempotency_key}".encode("utf-8", "surrogatepass")
+    once.set(hashlib.sha256(said).hexdigest() if idempotency_key is not None else None)
+
+
+ONCE = [Depends(named_once)]
+
+
+@router.post("/v1/collections/{collection}/runs", status_code=202, responses=Begun, dependencies=ONCE)
 def begin_run(collection: CollectionName, asked: RunRequest, acts: Serves) -> Document:
     """Embed a source, or the collection itself with one more encoder."""
     return _begun(acts, "runs", collection, asked)
 
 
-@router.post("/v1/collections/{collection}/indexes", status_code=202, responses=Begun)
+@router.post("/v1/collections/{collection}/indexes", status_code=202, responses=Begun, dependencies=ONCE)
 def begin_index(collection: CollectionName, asked: IndexRequest, acts: Serves) -> Document:
     """Choose, build and measure an index, and swap it in."""
     return _begun(acts, "indexes", collection, asked)
 
 
-@router.post("/v1/collections/{collection}/heads", status_code=202, responses=Begun)
+@router.post("/v1/collections/{collection}/heads", status_code=202, responses=Begun, dependencies=ONCE)
 def begin_head(collection: CollectionName, asked: HeadRequest, acts: Serves) -> Document:
     """Train a head on stored vectors."""
     return _begun(acts, "heads", collection, asked)
 
 
-@router.post("/v1/collections/{collection}/reports", status_code=202, responses=Begun)
+@router.post("/v1/collections/{collection}/reports", status_code=202, responses=Begun, dependencies=ONCE)
 def begin_report(collection: CollectionName, asked: ReportRequest, acts: Serves) -> Document:
     """Make the transfer report."""
     return _begun(acts, "reports", collection, asked)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated
 
-from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 
 from api.envelope import Document
@@ -17,15 +16,16 @@ from api.strict import StrictRoute
 router = APIRouter(prefix="/v1/collections", tags=["search"], route_class=StrictRoute)
 
 
-@router.post("/{collection}/search", responses={200: {"model": SearchReply}, **errors(404, 409, 413, 415, 422, 503)})
+@router.post(
+    "/{collection}/search", responses={200: {"model": SearchReply}, **errors(404, 409, 413, 415, 422, 503, 504)}
+)
 async def search_collection(
     collection: CollectionName, asked: SearchRequest, acts: Serves, request: Request
 ) -> Document:
     """Find the nearest items; higher scores are nearer. With `queries` the answers are under `results`, in order."""
     found = partial(_found, collection, asked, acts)
     if any(query.text is not None or query.image is not None for query in asked.all()):
-        # it waits for a batch: the more wait, the more go together
-        return await to_thread.run_sync(found)
+        return await waiting_of(request).attended(request, found)
     return await waiting_of(request).in_turn(found)
 
 

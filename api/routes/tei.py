@@ -14,7 +14,7 @@ from api.batching import MOST_TOKENS, MOST_WAITING
 from api.embedded import EmbedRequest, SimilarityRequest, TeiError, TeiPredictRequest
 from api.envelope import Document
 from api.routes._context import Serves, waiting_of
-from api.routes.embeddings import vectors
+from api.routes.embeddings import resolved, vectors
 from api.schemas import MOST_EMBEDDED, errors
 from api.serving import Serving, shortened
 from api.strict import StrictRoute
@@ -53,7 +53,7 @@ async def tei_similarity(asked: SimilarityRequest, request: Request, acts: Serve
 
 
 @router.post("/predict", responses={200: {"model": list[Any]}, **FAILS})
-def tei_predict(asked: TeiPredictRequest, acts: Serves) -> Document:
+async def tei_predict(asked: TeiPredictRequest, acts: Serves, request: Request) -> Document:
     """Classify texts with the head of `--predict`, most probable class first; one list for one text."""
     if acts.served.head is None:
         raise UsageError("no head is served", hint="permafrost serve --predict COLLECTION/HEAD")
@@ -61,7 +61,8 @@ def tei_predict(asked: TeiPredictRequest, acts: Serves) -> Document:
         raise UsageError("a head gives probabilities, no raw scores", hint="leave raw_scores out")
     collection, head = acts.served.head
     texts = [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs
-    found = acts.classify(collection, head, [{"text": text} for text in texts])
+    inputs = [{"text": text} for text in texts]
+    found = await waiting_of(request).attended(request, partial(acts.classify, collection, head, inputs))
     if found["results"] and not found["results"][0]["probabilities"]:
         raise UsageError(
             f"head {head} predicts numbers, which this route has no place for", hint="serve --predict another"
@@ -92,7 +93,7 @@ def tei_info(acts: Serves) -> Document:
 
 
 async def _encoded(request: Request, acts: Serving, texts: list[str], role: Role) -> tuple[FloatMatrix, Space]:
-    name = await waiting_of(request).aside(partial(acts.models.resolve, None))
+    name = await resolved(request, acts, None)
     made, space = await vectors(request, acts, name, list(texts), "text", role)
     return made.vectors, space
 

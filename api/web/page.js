@@ -4,6 +4,7 @@ import { call, forgetKey, hasKey, keepKey, path, whenKeyIsNeeded } from "./api.j
 import { forget, picture, watch } from "./picture.js";
 import { card } from "./hits.js";
 import { showFacts, showPredictions } from "./facts.js";
+import { showJobs } from "./jobs.js";
 
 const state = { collection: "", info: null, heads: [], like: new Set(), unlike: new Set(), canMark: false, similar: null, searching: null };
 const CONSE = "This encoder reads pictures by the names of ImageNet's classes: words find what ImageNet has a name for, and little else.";
@@ -37,12 +38,18 @@ async function open(name, asked = {}) {
   byId("text").value = asked.text ?? "";
   byId("filter").value = asked.filter ?? "";
   state.similar = asked.id ?? null;
+  byId("filter").placeholder = example(info.columns);
   showFacts(info);
   showMarks();
   spaceChanged();
   if (!info.items) return says("This collection is empty.");
   if (state.similar || byId("text").value) return search();
   return browse();
+}
+
+function example(columns) {
+  const [name, type] = Object.entries(columns).find(([one]) => one !== "group") ?? [];
+  return !name ? "no columns to filter by" : type === "string" ? `${name} = '…'` : type === "bool" ? name : `${name} >= …`;
 }
 
 function spaceChanged() {
@@ -207,5 +214,15 @@ document.addEventListener("keydown", (event) => {
     byId("text").focus();
   }
 });
+byId("jobs").addEventListener("toggle", showJobs);
+for (const button of document.querySelectorAll("[data-opens]")) {
+  button.addEventListener("click", () => {
+    const opened = byId(button.dataset.opens);
+    opened.open = true;
+    opened.scrollIntoView({ block: "nearest" });
+    opened.querySelector("summary").focus();
+  });
+}
 watch(() => { state.similar = null; byId("text").value = ""; search(); });
+showJobs();
 start();

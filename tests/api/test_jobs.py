@@ -14,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.jobs import ENDED, HOME, Jobs
+from api.jobs import ENDED, HOME, Jobs, once
 from api.serving import Served, Serving
 from api.settings import Settings
 from embedder.errors import Refused, UnknownName, UsageError
@@ -136,3 +136,47 @@ def test_an_error_is_told_and_the_next_job_runs(tmp_path: Path) -> None:
         first, second = jobs.begin("runs", "c", {}, bad), jobs.begin("runs", "c", {}, lambda progress: {"n": 1})
         assert ended(jobs, first["id"])["error"]["hint"] == "do this"
         assert ended(jobs, second["id"])["result"] == {"n": 1}
+
+
+def test_a_request_that_is_sent_again_begins_nothing_new(client: TestClient) -> None:
+    heads, body = "/v1/collections/notes/heads", {"label": "label", "space": "hashing:64"}
+    named = {"idempotency-key": "the first"}
+    first = client.post(heads, json=body, headers=named)
+    again = client.post(heads, json=dict(reversed(body.items())), headers=named)
+    assert first.status_code == again.status_code == 202
+    assert again.json()["id"] == first.json()["id"]
+    assert again.headers["location"] == first.headers["location"]
+    for path, other in ((heads, {**body, "kind": "ridge"}), ("/v1/collections/pics/heads", body)):
+        refused = client.post(path, json=other, headers=named)
+        assert refused.status_code == 422
+        assert first.json()["id"] in refused.json()["error"]["message"]
+    others = [client.post(heads, json=body, headers=one).json()["id"] for one in ({}, {}, {"idempotency-key": "more"})]
+    assert len({first.json()["id"], *others}) == 4
+    assert client.post(heads, json=body, headers={"idempotency-key": "x" * 256}).status_code == 422
+
+
+def test_a_name_holds_over_a_restart_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = once.set("name")
+    try:
+        with closing(Jobs(tmp_path)) as jobs:
+            first = ended(jobs, jobs.begin("runs", "c", {}, lambda progress: {"done": 1})["id"])
+        with closing(Jobs(tmp_path)) as jobs:
+            jobs.recover()
+            assert jobs.begin("runs", "c", {}, lambda progress: {}) == first
+            with pytest.raises(UsageError):
+                jobs.begin("runs", "d", {}, lambda progress: {})
+            now = time.time
+            monkeypatch.setattr("api.jobs.time.time", lambda: now() + 24 * 3600)
+            assert jobs.begin("runs", "c", {}, lambda progress: {})["id"] != first["id"]
+    finally:
+        once.reset(token)
+
+
+def test_jobs_that_ended_are_kept_up_to_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.jobs.MOST_KEPT", 3)
+    with closing(Jobs(tmp_path)) as jobs:
+        begun = [ended(jobs, jobs.begin("runs", "c", {"n": n}, lambda progress: {})["id"])["id"] for n in range(6)]
+        kept = {job["id"] for job in jobs.listed()}
+    assert len(kept) == 3
+    assert begun[-1] in kept
+    assert {path.stem for path in (tmp_path / HOME).glob("*.json")} == kept

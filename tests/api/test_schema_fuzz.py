@@ -12,6 +12,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from starlette.testclient import TestClient
 
+from api import keys
 from api.app import create_app
 from api.serving import Serving
 from api.settings import Settings
@@ -22,10 +23,16 @@ LEFT_OUT = {"/v1/jobs/{job}/events"}
 
 
 @pytest.fixture
-def client(store: Path) -> Iterator[TestClient]:
+def client(store: Path, tmp_path: Path) -> Iterator[TestClient]:
+    """A client with a key that may do everything."""
+    token, _ = keys.make(tmp_path / "keys", "all", "admin")
     service = Serving(Settings(store=str(store)))
-    app = create_app(service, hosts=None)
-    with closing(service), TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+    app = create_app(service, hosts=None, keys=keys.Keys(tmp_path / "keys"))
+    known = {"authorization": f"Bearer {token}"}
+    with (
+        closing(service),
+        TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False, headers=known) as client,
+    ):
         yield client
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,29 @@ def test_a_slow_client_is_let_go_and_others_are_answered(address: str) -> None:
             connection.settimeout(3 * RECEIVE_S)
         assert head.recv(1000) == b""
         assert b" 408 " in body.recv(4000)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\nx: " + b"a" * (40 << 10) + b"\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\nx: " + b"a" * (40 << 10),
+        b"GET /livez?" + b"a" * (40 << 10) + b" HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\n" + b"a: b\r\n" * 101 + b"\r\n",
+        b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\n" + b"a: b\r\n" * 9000 + b"\r\n",
+        b"nothing that is HTTP\r\n\r\n",
+    ],
+    ids=["long", "endless", "path", "many", "very many", "none"],
+)
+def test_heads_that_are_too_long_are_refused(address: str, head: bytes) -> None:
+    said = b""
+    # what is not read any more may reset the connection before the answer is read
+    with opened(address) as connection, suppress(ConnectionError):
+        connection.sendall(head)
+        with connection.makefile("rb") as reply:
+            said = reply.readline()
+    assert not said or b" 400 " in said
+    assert httpx2.get(f"{address}/livez", headers={"x": "a" * 20_000}, timeout=WAIT_S).status_code == 200
 
 
 def test_ten_times_too_much_is_refused_and_probes_are_answered(address: str) -> None:

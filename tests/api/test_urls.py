@@ -151,6 +151,32 @@ def test_what_misleads_is_an_error(
         urls.fetched(f"http://a.example/{path}", resolve=literal, dial=reach)
 
 
+def test_a_resolver_that_hangs_is_within_the_deadline_and_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(urls, "MOST_S", 0.05)
+    monkeypatch.setattr(urls, "RESOLVERS", threading.BoundedSemaphore(2))
+    answered = threading.Event()
+
+    def hangs(name: str, port: int) -> Sequence[str]:
+        assert answered.wait(60)
+        return [PUBLIC]
+
+    for why in ("in time", "in time", "too many"):
+        with pytest.raises(Undecodable, match=why):
+            urls.fetched("http://a.example/x.png", resolve=hangs, dial=never)
+    answered.set()
+    for thread in threading.enumerate():
+        if thread.name == "resolve":
+            thread.join(60)
+    # what hung and has answered since makes room again
+    monkeypatch.setattr(urls, "MOST_S", 60.0)
+    with pytest.raises(Undecodable, match="not known"):
+        urls.fetched("http://a.example/x.png", resolve=unknown, dial=never)
+
+
+def unknown(name: str, port: int) -> Sequence[str]:
+    raise socket.gaierror(socket.EAI_NONAME, "not known")
+
+
 @pytest.mark.parametrize("allowed", [False, True])
 def test_an_address_is_a_query_only_where_that_is_allowed(
     store: Path, allowed: bool, monkeypatch: pytest.MonkeyPatch

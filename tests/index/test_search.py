@@ -126,6 +126,27 @@ def test_the_vector_of_an_item(tmp_path: Path) -> None:
         View(collection, other.space).vector_of("i0002")
 
 
+@pytest.mark.parametrize("kind", [None, "flat"])
+def test_an_item_that_was_answered_is_a_query_without_reading_lance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str | None
+) -> None:
+    collection = filled(tmp_path, 30)
+    if kind:
+        build.build(collection, collection.space(), kind=kind)
+    here = view(collection)
+    stored = here.vector_of("i0002")
+    search(here, planted_vector("text 2")[None], k=30)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(collection), "vectors", None)
+        np.testing.assert_allclose(here.vector_of("i0002"), stored, atol=1e-7)
+        assert search(here, here.vector_of("i0002"), k=1, without=["i0002"])[0].hits[0].id != "i0002"
+    run(collection, Rows({"i0002": "another text"}))
+    np.testing.assert_allclose(here.vector_of("i0002")[0], planted_vector("another text"), atol=1e-6)
+    commit.delete_ids(collection, ["i0002"])
+    with pytest.raises(UnknownName, match="i0002"):
+        here.vector_of("i0002")
+
+
 class AnyHistory(RuleBasedStateMachine):
     """Upserts, changes, deletes, builds and queries against a dictionary and brute force."""
 
