@@ -59,6 +59,7 @@ class HeadRequest(Strict):
     task: Literal["classes", "regression", "multilabel", "ordinal"] | None = None
     separator: str | None = Field(None, min_length=1, max_length=8)
     order: list[str] | None = Field(None, min_length=2, max_length=100)
+    templates: list[str] | None = Field(None, min_length=1, max_length=100)
     seed: int | None = Field(None, ge=0, le=2**31)
 
 

@@ -61,7 +61,7 @@ def _describe(task: Task, split: str | None) -> str:
 
 def settled(made: EstimatorClass, model: Estimator) -> EstimatorClass:
     """Return a class that does not choose again what `model` chose: controls need one fit each, not a path."""
-    given = {name: getattr(model, learned) for name, learned in getattr(made, "CHOSEN", {}).items()}
+    given = {name: getattr(model, learned) for name, learned in getattr(type(model), "CHOSEN", {}).items()}
     return cast(EstimatorClass, partial(made, **given))
 
 

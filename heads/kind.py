@@ -51,6 +51,8 @@ class Estimator(Protocol):
 class EstimatorClass(Protocol):
     """What makes an `Estimator`; any other argument has a default.
 
+    One that reads texts says `TEXTS`, and takes `names` (C,) of classes with their text vectors `texts` (C, d).
+
     `CHOSEN`, where it has one, maps arguments to the attributes that `fit` chooses for them, such as C to `C_`.
     """
 
@@ -114,6 +116,11 @@ def maker(kind: str, task: str) -> Any:
         hint = f"--head {' or '.join(others)} predicts {PREDICTS[task]}"
         raise UsageError(f"heads of kind {kind} predict {predicts}, not {PREDICTS[task]}", hint=hint)
     return found
+
+
+def reads_texts(kind: str) -> bool:
+    """Say whether a kind learns from the names of the classes, too. Raises `UnknownName` with the nearest kinds."""
+    return bool(getattr(_offered(kind, CLASSES), "TEXTS", False))
 
 
 def estimator(kind: str) -> EstimatorClass:

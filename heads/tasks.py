@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedder.errors import UsageError
-from heads import conformal, labels, numbers, ranks, saved, several
+from embedder.records import FloatMatrix
+from heads import conformal, controls, labels, numbers, ranks, saved, several
 from heads.folds import Ints
 from heads.holding import Held, fitted, held_out, settled
 from heads.honest import Wishes, account
-from heads.kind import CLASSES, MULTILABEL, ORDINAL, REGRESSION, EstimatorClass, maker
+from heads.kind import CLASSES, MULTILABEL, ORDINAL, REGRESSION, EstimatorClass, maker, reads_texts
 from heads.labels import Task
 from heads.report import pilot
 from index.features import Features
+from index.view import unit as to_unit
 
 UNSEEN = "; only rows that the tuned encoder did not see are scored"
 
@@ -31,6 +34,7 @@ class Asked:
     fewer distinct members than `min_class_size` are left out, and listed. `separator` stands between the classes of an
     item, where a column of several is not made of JSON lists. `order` has the classes of an order, the lowest first.
     `seen` has the contents (sha256) that the encoder was tuned on with their labels: they are not scored.
+    `texts` makes unit vectors (C, d) of names of classes and `templates`, for kinds that read them.
     """
 
     label: str
@@ -43,6 +47,8 @@ class Asked:
     separator: str | None = None
     order: Sequence[str] | None = None
     seen: frozenset[str] = frozenset()
+    templates: Sequence[str] = ()
+    texts: Callable[[Sequence[str], Sequence[str]], FloatMatrix] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,9 @@ def ordinal(rows: Features, asked: Asked) -> Made:
 def _one_of(rows: Features, task: Task, made: EstimatorClass, asked: Asked) -> tuple[Made, Ints, Ints]:
     """Return what was made, the rows that were held out, and the codes that were said of them."""
     seed = asked.seed
+    words = _worded(task, asked)
+    if words is not None:
+        made = cast(EstimatorClass, partial(made, **words))
     held = _unseen(rows, task, held_out(task, made, seed, asked.split), asked.seen)
     model = fitted(task, task.train, made, seed)
     found = account(task, held, _again(settled(made, model), seed), asked.wishes, seed)
@@ -84,8 +93,41 @@ def _one_of(rows: Features, task: Task, made: EstimatorClass, asked: Asked) -> t
         **_facts(task, held), "metrics": found.metrics, "calibration": guard["calibration"], "sets": guard["sets"],
         "promise": found.promise, "per_class": found.per_class, "confusion": found.confusion,
     }  # fmt: skip
+    more: dict[str, Any] = {}
+    if words is not None:
+        more = {"templates": list(asked.templates)}
+        facts["metrics"] |= _parts(task, held, made, words["texts"], asked)
     arrays = saved.rows_of(task, held.rows, held.probabilities, found.suspects)
-    return Made(facts, model, arrays, found.guard), held.rows, found.said
+    return Made(facts, model, arrays, found.guard, more), held.rows, found.said
+
+
+def _worded(task: Task, asked: Asked) -> dict[str, Any] | None:
+    """Return the texts of the classes for a kind that reads them; None for others.
+
+    Raises:
+        UsageError: it reads them, and nobody can make any; or the other way round.
+    """
+    reads = reads_texts(asked.kind)
+    if not reads and asked.templates:
+        raise UsageError(f"heads of kind {asked.kind} read no texts", hint="--head blend takes --template")
+    if not reads:
+        return None
+    if asked.texts is None:
+        raise UsageError(f"heads of kind {asked.kind} need the texts of the classes")
+    return {"names": np.arange(len(task.classes)), "texts": asked.texts(task.classes, asked.templates)}
+
+
+def _parts(task: Task, held: Held, made: EstimatorClass, texts: FloatMatrix, asked: Asked) -> dict[str, Any]:
+    """Score the parts of a blend on the same rows: the texts alone, and (a control) the items alone."""
+    unit, y = np.asarray([task.units[i] for i in held.rows]), task.y[held.rows]
+    named = (to_unit(task.X[held.rows]) @ to_unit(texts).T).argmax(axis=1)
+    found = controls.share("texts_alone", named == y, unit)
+    if asked.wishes.controls:
+        without: Any = partial(cast(Any, made), texts=None)
+        alone = held_out(task, without, asked.seed, asked.split)
+        same = np.isin(alone.rows, held.rows)
+        found |= controls.share("items_alone", alone.probabilities[same].argmax(axis=1) == y, unit)
+    return found
 
 
 def multilabel(rows: Features, asked: Asked) -> Made:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from api.acts.classifying import Classifying
 from api.shapes import Query, input_of, one_of, shown
 from embedder.encoder import Encoder
 from embedder.errors import UsageError
+from heads.kind import reads_texts
 
 TEMPLATES = {"image": "a photo of a {}", "text": "{}"}
 
@@ -63,9 +65,28 @@ class Naming(Classifying):
         facts = {"labels": head.classes, "templates": used, "logit_scale": SCALE, "model": encoder.space.encoder}
         return {"collection": collection, **facts, "space": encoder.space.fingerprint, "results": results}
 
+    def train(
+        self, name: str, /, *, label: str, space: str | None = None, kind: str = "linear",
+        templates: Sequence[str] = (), **choices: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Train a head as `Classifying.train`; a kind that reads texts gets names of classes in `templates`."""
+        if reads_texts(kind):
+            with self._naming_encoder(name, None, space) as encoder:
+                used = list(templates) or [TEMPLATES["image" if "image" in encoder.space.media else "text"]]
+            choices |= {"templates": used, "texts": partial(self._texts, name, space)}
+        elif templates:
+            choices["templates"] = list(templates)
+        return super().train(name, label=label, space=space, kind=kind, **choices)
+
     def inputs_of(self, name: str, values: Sequence[str], space: str | None = None) -> list[Query]:
         """Say what each value is for a Space of a collection: the path of a picture or of a text file, or a text."""
         return [input_of(value, self.collection(name).space(space).media) for value in values]
+
+    def _texts(self, name: str, space: str | None, labels: Sequence[str], templates: Sequence[str]) -> Any:
+        from heads.zero_shot import ZeroShot, prompts
+
+        with self._naming_encoder(name, None, space) as encoder:
+            return ZeroShot.of(labels, encoder.encode(prompts(labels, templates), role="query")).weights
 
     @contextmanager
     def _naming_encoder(self, collection: str | None, model: str | None, space: str | None) -> Iterator[Encoder]:

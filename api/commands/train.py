@@ -12,7 +12,8 @@ from api.options import option
 SCORES = (
     ("accuracy", "accuracy"), ("  without copies", "accuracy_without_copies"), ("  naive split", "naive_accuracy"),
     ("  naive is higher by", "naive_gap"), ("  majority", "majority"), ("  shuffled labels", "shuffled"),
-    ("  10 neighbours", "knn_10"), ("balanced", "balanced_accuracy"), ("macro F1", "macro_f1"), ("top 5", "top_5"),
+    ("  10 neighbours", "knn_10"), ("  texts alone", "texts_alone"), ("  items alone", "items_alone"),
+    ("balanced", "balanced_accuracy"), ("macro F1", "macro_f1"), ("top 5", "top_5"),
     ("log loss", "log_loss"),
     ("ranks off", "mae_ranks"), ("  always the median", "mae_ranks_of_median"), ("kappa", "quadratic_kappa"),
     ("R2", "r2"), ("  shuffled values", "shuffled_r2"), ("mean error", "mae"),
@@ -26,6 +27,17 @@ TAG_SCORES = (
 )  # fmt: skip
 NAMED, WEAKEST = 5, 3
 UNLIKE = "where an item is unlike the training ones"
+
+Separator = Annotated[
+    str | None, option("What stands between the classes of an item, unless it is a JSON list.", metavar="TEXT")
+]
+
+Order = Annotated[str | None, option("The order of the classes, the lowest first, with commas.", metavar="A,B,C")]
+
+Templates = Annotated[
+    list[str] | None,
+    option("For --head blend: a text with {} where a class goes; may be repeated.", metavar="T"),
+]
 
 
 def run(
@@ -57,12 +69,9 @@ def run(
         Literal["classes", "regression", "multilabel", "ordinal"] | None,
         option("What to predict. Default: what the kind does, a number where the column measures and the kind can."),
     ] = None,
-    separator: Annotated[
-        str | None, option("What stands between the classes of an item, unless it is a JSON list.", metavar="TEXT")
-    ] = None,
-    order: Annotated[
-        str | None, option("The order of the classes, the lowest first, with commas.", metavar="A,B,C")
-    ] = None,
+    separator: Separator = None,
+    order: Order = None,
+    template: Templates = None,
     seed: Annotated[int, option("For the split and the fit.", metavar="N", show_default=True)] = 0,
 ) -> Result:
     """Train a head on stored vectors.
@@ -74,7 +83,7 @@ def run(
         trained = service.train(
             collection, label=label, kind=head, space=space, name=name, split=split, where=where,
             min_class_size=min_class_size, seed=seed, group=group_column, coverage=coverage, per_class=per_class,
-            max_risk=max_risk, controls=controls, task=task, separator=separator,
+            max_risk=max_risk, controls=controls, task=task, separator=separator, templates=template or (),
             order=None if order is None else [name.strip() for name in order.split(",")],
         )  # fmt: skip
     return Result(trained, text(collection, trained))

@@ -90,16 +90,19 @@ class _Walk:
 
 @dataclass
 class Held:
-    """Of an array: the logits of the latest point stay, (n, C)."""
+    """Of an array: the logits of the latest point stay, (n, C). With an `offset` to them there is no bias."""
 
     rows: InMemory
     y: NDArray[Any]
     n_classes: int
+    offset: Doubles | None = None
     logits: Floats = field(default_factory=lambda: np.empty((0, 0)))
 
     def point(self, theta: Doubles, penalty: float) -> Point:
         """Return the point of weights, from scratch."""
         self.logits = self.product(theta)
+        if self.offset is not None:
+            self.logits += self.offset.astype(self.logits.dtype)
         ray = _Ray(self, theta, np.zeros_like(theta), penalty, np.zeros_like(self.logits))
         ray.at(0.0)
         return ray.point()
@@ -111,7 +114,8 @@ class Held:
     def product(self, theta: Doubles) -> Floats:
         """Return X·W + b, (n, C)."""
         found = np.asarray(self.rows.X @ theta[:-1].astype(self.rows.dtype))
-        found += theta[-1].astype(self.rows.dtype)
+        if self.offset is None:
+            found += theta[-1].astype(self.rows.dtype)
         return found
 
     def parts(self) -> Iterator[slice]:
@@ -159,8 +163,8 @@ class _Ray:
             sums.add(self.P[part], loss.y[part])
             loss.logits[part] += factor * self.along[part]
         products = np.asarray(loss.rows.X.T @ self.P, dtype=np.float64)
-        n = len(self.P)
-        return Point(theta, self.value, _gradient(products, sums.bias, theta, self.penalty, n), sums.curvature / n)
+        n, bias = len(self.P), sums.bias if loss.offset is None else np.zeros(loss.n_classes)
+        return Point(theta, self.value, _gradient(products, bias, theta, self.penalty, n), sums.curvature / n)
 
 
 @dataclass
@@ -187,10 +191,10 @@ class _Sums:
 Loss = Held | Passed
 
 
-def of(rows: Rows, y: NDArray[Any], n_classes: int) -> Loss:
-    """Return the loss of rows with codes (n,), or with 0 and 1 for each class (n, C)."""
-    if isinstance(rows, InMemory) and len(y) * n_classes <= HELD_UP_TO:
-        return Held(rows, y, n_classes)
+def of(rows: Rows, y: NDArray[Any], n_classes: int, offset: Doubles | None = None) -> Loss:
+    """Return the loss of rows with codes (n,), or with 0 and 1 for each class (n, C); an offset asks for an array."""
+    if isinstance(rows, InMemory) and (offset is not None or len(y) * n_classes <= HELD_UP_TO):
+        return Held(rows, y, n_classes, offset)
     return Passed(rows, y, n_classes)
 
 

@@ -37,9 +37,14 @@ class Weights:
     W: Doubles
     b: Doubles
 
-    def losses(self, X: Floats, y: Codes) -> Doubles:
-        """Return the cross entropy of each row, (n,): of its code y (n,), or the mean over classes of y (n, C)."""
+    def losses(self, X: Floats, y: Codes, offset: Doubles | None = None) -> Doubles:
+        """Return the cross entropy of each row, (n,): of its code y (n,), or the mean over classes of y (n, C).
+
+        `offset` (n, C) is added to the logits.
+        """
         logits = np.asarray(X @ self.W.astype(X.dtype) + self.b, dtype=np.float64)
+        if offset is not None:
+            logits = logits + offset
         if y.ndim == 2:
             return np.asarray((np.logaddexp(0, logits) - logits * y).mean(axis=1))
         return np.asarray(logsumexp(logits, axis=1) - logits[np.arange(len(y)), y])
@@ -47,7 +52,7 @@ class Weights:
 
 def path(
     X: Floats | Rows, y: Codes, n_classes: int, Cs: Iterable[float], *, tol: float, axes: Doubles | None = None,
-    variance: Doubles | None = None, start: Weights | None = None,
+    variance: Doubles | None = None, start: Weights | None = None, offset: Doubles | None = None,
 ) -> Iterator[Weights]:  # fmt: skip
     """Yield the weights for each C, each found from those before; `Cs` ascend.
 
@@ -62,6 +67,8 @@ def path(
         axes: orthonormal (d, d), the principal axes of X; none means that its own are.
         variance: (d,) of X along those; none means that it is computed.
         start: weights to begin with; none means none but the shares of the classes.
+        offset: (n, C), what is known of each row before anything is learned: added to its logits; then X is an array,
+            and there is no bias.
     """
     rows = rows_of(X)
     n = rows.shape[0]
@@ -70,7 +77,8 @@ def path(
     share = y.mean(axis=0) if each else np.bincount(y, minlength=n_classes) / n
     kept = np.clip(share, 0.5 / n, 1 - 0.5 / n)
     bias = np.log(kept / (1 - kept)) if each else np.log(kept) - np.log(kept).mean()
-    loss = _losses.of(rows, y, n_classes)
+    bias = bias if offset is None else np.zeros(n_classes)
+    loss = _losses.of(rows, y, n_classes, offset)
     W, b = (np.zeros((rows.shape[1], n_classes)), bias) if start is None else (start.W, start.b)
     search = _Search(loss, np.vstack([W, b]), spread, axes, tol)
     for C in Cs if n_classes > 2 or each else (C / 2 for C in Cs):

@@ -56,9 +56,8 @@ class Ordinal(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         order, units = ordered(given, codes, groups)
-        with threadpool_limits(
-            limits=1 if given.size * min(given.shape) <= ONE_THREAD_UP_TO else None, user_api="blas"
-        ):
+        work = given.size * min(given.shape)
+        with threadpool_limits(limits=1 if work <= ONE_THREAD_UP_TO else None, user_api="blas"):
             self._solve(given[order].astype(np.float64), codes[order], units)
         return self
 

@@ -14,7 +14,7 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import check_estimator, check_estimators_unfitted
 
 from embedder import kinds
-from heads.kind import CLASSES, FOLDER, MULTILABEL, Estimator, EstimatorClass, estimator, maker, tasks
+from heads.kind import CLASSES, FOLDER, MULTILABEL, Estimator, EstimatorClass, estimator, maker, reads_texts, tasks
 from heads.saved import load_head
 from heads.train import train
 from tests.heads.tools import animals, task_of, worded
@@ -147,7 +147,9 @@ def test_scikit_learn_can_clone_it(made: EstimatorClass) -> None:
 
 def test_it_can_be_trained_saved_and_asked(kind: str, tmp_path: Path) -> None:
     collection = animals(tmp_path, encoder=worded(2.0))
-    found = train(collection, label="label", kind=kind)
+    encode = worded(2.0).encode
+    texts = {"texts": lambda names, templates: encode([f"{name} 0" for name in names])} if reads_texts(kind) else {}
+    found = train(collection, label="label", kind=kind, **texts)
     assert found.metrics["accuracy"] > 0.9
     head = load_head(collection, f"{found.head}@{found.version}")
     assert head.kind == kind

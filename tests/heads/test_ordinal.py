@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors import numpy as safetensors
@@ -113,6 +113,7 @@ def test_scikit_learn_takes_it_for_a_classifier() -> None:
     check_estimator(Ordinal(), on_skip=None)
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.integers(2, 6))
 def test_kappa_and_ranks_are_scikit_learns(seed: int, classes: int) -> None:
     rng = np.random.default_rng(seed)
