@@ -85,8 +85,7 @@ class Reporting(Again):
             collection, label, chosen, group=group, where=where, min_class_size=min_class_size, raw_controls=controls,
             workers=self.settings.decode_workers, seed=seed, tuned=best, say=say,
         )  # fmt: skip
-        if controls:
-            found = self._drawn_again(collection, found, seed, notes, watch)
+        found = self._drawn_again(collection, found, seed, notes, watch) if controls else found
         found.notes[:0] = notes
         spaces = {c.name: c.space for c in chosen}
         refer = None if other is None else partial(self._reference, other, spaces, seed, watch)

@@ -15,13 +15,15 @@ from starlette.testclient import TestClient
 
 import permafrost as pf
 from api.app import create_app
+from api.asked import FinetuneRequest
+from api.awaited import Awaited
 from api.commands.finetune import line
 from api.service import Service
 from api.serving import Serving
 from api.settings import Settings
 from embedder import checkpoint
 from embedder.errors import EncoderError, SpaceMismatch, Undecodable, UnknownName, UsageError
-from embedder.recipe import Step
+from embedder.recipe import Recipe, Step
 from heads import saved
 from heads.report import pilot
 from index import tuned
@@ -272,3 +274,20 @@ def test_in_python(home: tuple[Service, str]) -> None:
         X, _, _ = plain.features(space=done["space"])
         assert len(X) == 120
         assert done["metrics"]["n_fit"] + done["metrics"]["n_validation"] + done["metrics"]["n_test"] == 80
+
+
+def test_a_store_behind_a_service_begins_the_job_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Any] = []
+
+    def job(self: Any, name: str, kind: str, asked: Any) -> dict[str, Any]:
+        begun.append((name, kind, dict(asked)))
+        return {"space": "f"}
+
+    monkeypatch.setattr(Awaited, "_job", job)
+    with closing(pf.open("http://127.0.0.1:9")) as store:
+        found = store.collection("c").finetune("label", "bundled:minilm", method="lora", epochs=2)
+    assert found["space"] == "f"
+    asked = {"label": "label", "encoder": "bundled:minilm", "method": "lora", "epochs": 2}
+    assert begun == [("c", "finetune", asked)]
+    rows = {"label", "encoder", "split", "group", "where", "min_class_size", "limit"}
+    assert set(FinetuneRequest.model_fields) - rows <= set(Recipe.__dataclass_fields__)
