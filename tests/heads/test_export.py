@@ -12,6 +12,7 @@ from sklearn.preprocessing import normalize
 from embedder.errors import UsageError
 from heads.calibration import Calibration
 from heads.export import export
+from heads.honest import Wishes
 from heads.saved import Head, load_head
 from heads.train import train
 from tests.heads.tools import animals, task_of, worded
@@ -22,7 +23,7 @@ KINDS = ["linear", "ridge", "prototype", "lda", "mlp"]
 
 def trained(folder: Path, kind: str) -> tuple[Head, Any]:
     collection = animals(folder, encoder=worded(0.7))
-    train(collection, label="label", kind=kind)
+    train(collection, label="label", kind=kind, wishes=Wishes(controls=False))
     return load_head(collection, "label"), task_of(collection).X
 
 

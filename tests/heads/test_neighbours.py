@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from heads.export import export
+from heads.honest import Wishes
 from heads.kept import erase
 from heads.kinds.knn import Knn
 from heads.neighbours import Neighbours
@@ -23,7 +24,7 @@ from tests.heads.tools import animals, task_of, worded
 @pytest.fixture
 def herd(tmp_path: Path) -> Collection:
     collection = animals(tmp_path, encoder=worded(0.5))
-    train(collection, label="label", kind="knn")
+    train(collection, label="label", kind="knn", wishes=Wishes(controls=False))
     return collection
 
 
