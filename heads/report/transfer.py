@@ -66,7 +66,9 @@ def transfer(
         "controls_picked": bar.picked, "control_draws": [b.accuracy for b in bars] if gap.draw_error else [],
         "margin": margin, "negative_transfer": found == "below",
     }  # fmt: skip
-    verdict = Verdict(VALUES[found], _sentence(found, ours, bar, gap, on, margin), gap.sure, evidence)
+    again = len(bars) > 1 and bar.name in (twins or {})
+    sentence = _sentence(found, ours, bar, gap, on, margin, again=again)
+    verdict = Verdict(VALUES[found], sentence, gap.sure, evidence)
     return Transfer(verdict, against, holm([c.p for c in against]))
 
 
@@ -79,9 +81,12 @@ def bar_of(controls: Sequence[Probe], twins: Mapping[str, str]) -> list[list[Pro
     return [family for family in families.values() if len(family) == most or family[0].name not in twins]
 
 
-def _sentence(found: Direction, ours: Nested, bar: Nested, gap: Comparison, on: Plan, margin: float) -> str:
+def _sentence(
+    found: Direction, ours: Nested, bar: Nested, gap: Comparison, on: Plan, margin: float, *, again: bool
+) -> str:
+    """Return the answer in words; `again`: whether the control that it names was drawn more than once."""
     size = f"{points(gap.difference)} points ({span(gap.sure, signed=True)})"
-    control = bar.name + (f", mean of {gap.draws} seeds" if gap.draw_error else "")
+    control = bar.name + (f", mean of {gap.draws} seeds" if again else "")
     if found == "above":
         own = on.resampler.interval(ours.correct.mean(axis=0))
         groups = f" in {gap.units} groups" if gap.units < gap.items else ""

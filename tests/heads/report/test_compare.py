@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -120,3 +122,25 @@ def test_needed_names_the_margin_then_the_difference_that_was_seen() -> None:
     assert seen == max(abs(unsure.difference), 0.005)
     assert more > 200
     assert on.compare(probe(on, True), probe(on, True, "b")).as_json()["p"] == 1.0
+
+
+def test_several_repeats_read_nadeau_and_bengio_too_and_one_does_not() -> None:
+    for repeats in (1, 2):
+        on = even(100, repeats=repeats)
+        found = on.compare(probe(on, True), probe(on, on.fold != 0, "b"))
+        nb = found.nadeau_bengio
+        assert nb.interval[0] < 0 < found.t_interval[0] < found.tie_interval[0]
+        assert nb.interval[0] < nb.tie_interval[0] < found.difference < nb.tie_interval[1] < nb.interval[1]
+        read = found.sure[0], found.tie_sure[1], found.p
+        assert (read == (nb.interval[0], nb.tie_interval[1], nb.p)) == (repeats == 2)
+        assert (found.sure[0] > 0) == (repeats == 1)
+
+
+@pytest.mark.parametrize(("repeats", "said"), [(1, "undecided"), (2, "above")])
+def test_a_small_difference_on_folds_that_were_dealt_once_must_be_farther_from_zero(repeats: int, said: str) -> None:
+    once = even(1200, repeats=1)
+    wrong = np.concatenate([np.flatnonzero(once.fold[0] == k)[:5] for k in range(5)])
+    on = replace(once, fold=np.repeat(once.fold, repeats, axis=0))
+    found = on.compare(probe(on, True), probe(on, ~np.isin(np.arange(1200), wrong), "b"))
+    assert 2 < 2 * found.difference / (found.sure[1] - found.sure[0]) < 3
+    assert found.direction() == said

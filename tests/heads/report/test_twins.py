@@ -118,3 +118,9 @@ def test_the_sentence_says_how_many_seeds() -> None:
     said = transfer([probe(on, share(on, 0.9, 9), "enc")], twins, on, twins=TWINS).verdict
     assert said.value == "helps"
     assert "over the best control (a0, mean of 3 seeds)" in said.sentence
+    pixels = probe(on, share(on, 0.7, 5), "pixels", inner=0.1)
+    pixels.inner[0, 0] = -0.1
+    mixed = transfer([probe(on, share(on, 0.95, 9), "enc")], [*twins, pixels], on, twins=TWINS).verdict
+    assert mixed.evidence["controls_picked"] == {"pixels": 9, "a0": 1}
+    assert "over the best control (pixels)" in mixed.sentence
+    assert len(mixed.evidence["control_draws"]) == 3
