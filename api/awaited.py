@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -26,6 +26,10 @@ class Awaited:
     def index(self, name: str, **targets: Any) -> dict[str, Any]:
         """Build an index there; targets as `Searching.index`."""
         return self._job(name, "indexes", targets)
+
+    def report(self, name: str, /, *, encoders: Sequence[str] = (), **asked: Any) -> dict[str, Any]:
+        """Make the transfer report there; arguments as `Reporting.report`."""
+        return self._job(name, "reports", {**asked, "encoders": list(encoders)})
 
     def _job(self, name: str, kind: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Begin a job, wait for its end, and return its result; an interrupt here asks for its end there.

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from api import compared, report_page
 from api.acts.embedding import Watch, unwatched
-from api.acts.held import Held
+from api.acts.reported import Reported, keep
 from api.compared import Wanted
 from embedder import kinds, naming
 from embedder.encoder import Encoder
@@ -24,7 +21,7 @@ from embedder.errors import EncoderError, UnknownName, UsageError
 from embedder.records import MEDIA, Medium, Pixels
 from embedder.space import Space
 from heads.kind import FOLDER, estimator
-from index import files
+from heads.report.steps import Say, Step, silent
 from index.features import require_columns
 from index.ingest import Run, ingest_all
 from index.itself import Itself
@@ -35,12 +32,10 @@ if TYPE_CHECKING:
     from heads.report.domain import Reference
     from heads.report.gather import Chosen, Gathered
 
-HOME, DOCUMENT, PAGE = "reports", "report.json", "report.html"
 THUMBNAILS = 12
-Say = Callable[[str], None]
 
 
-class Reporting(Held):
+class Reporting(Reported):
     """From stored vectors and labels to verdicts."""
 
     def report(
@@ -48,7 +43,7 @@ class Reporting(Held):
         target: float | None = None, human: float | None = None, delta: float = 0.02,
         layers: bool = True, controls: bool = True,
         group: str | None = None, where: Any = None, min_class_size: int = 5,
-        seed: int = 0, watch: Watch = unwatched, say: Say = lambda message: None,
+        html: bool = True, seed: int = 0, watch: Watch = unwatched, say: Say = silent,
     ) -> dict[str, Any]:  # fmt: skip
         """Make the transfer report of a collection and keep it under `reports/<n>/`.
 
@@ -59,7 +54,8 @@ class Reporting(Held):
                 smallest gain worth paying for. All are shares.
             layers: whether to read earlier layers and another pooling too, where the kind of encoder has them.
             controls: whether to extract untrained twins, and read pixels and words.
-            watch: sees extractions as they go; `say` is told of every other step.
+            html: whether to make the page too.
+            watch: sees extractions as they go; `say` is told of each step before it begins. Either may raise to end it.
 
         Returns:
             `verdicts encoders tables figures`, and `collection label report path notes seed seconds`.
@@ -79,7 +75,7 @@ class Reporting(Held):
         # before anything is extracted, which may take hours
         require_columns(collection, [column for column in (label, group) if column is not None])
         notes: list[str] = []
-        chosen = self._chosen(collection, encoders, layers, controls, notes, watch)
+        chosen = self._chosen(collection, encoders, layers, controls, notes, watch, say)
         found = gather(
             collection, label, chosen, group=group, where=where, min_class_size=min_class_size, raw_controls=controls,
             workers=self.settings.decode_workers, seed=seed, say=say,
@@ -90,15 +86,19 @@ class Reporting(Held):
         made = answer(found, replace(asked, default=_default(collection, chosen)), refer, _mlp(seed), say)
         made |= {"collection": name, "label": label, "reference": reference, "seed": seed}
         made["seconds"] = round(time.monotonic() - started, 3)
-        return {**made, **_keep(collection, made, report_page.html(made, self._thumbnails(collection, found, made)))}
+        page = report_page.html(made, self._thumbnails(collection, found, made)) if html else None
+        return {**made, **keep(collection, made, page)}
 
     def _chosen(
-        self, collection: Collection, names: Sequence[str], layers: bool, controls: bool, notes: list[str], watch: Watch
-    ) -> list[Chosen]:
+        self, collection: Collection, names: Sequence[str], layers: bool, controls: bool, notes: list[str],
+        watch: Watch, say: Say,
+    ) -> list[Chosen]:  # fmt: skip
         """Return the Spaces to compare, those that are missing extracted, each model in one pass of its own."""
         asked = [self._named(collection, one) for one in names] or [s.encoder for s in collection.spaces().values()]
         every = compared.wanted(asked, layers=layers, controls=controls)
-        for passed in _passes([one for one in every if not _here(collection, one.name)]):
+        passes = _passes([one for one in every if not _here(collection, one.name)])
+        for at, passed in enumerate(passes):
+            say(Step("embedding", passed[0].name, at, len(passes)))
             ready = self._loaded(passed, notes)
             self._extract(collection, ready, watch)
         present = [one for one in every if _here(collection, one.name)]
@@ -211,32 +211,3 @@ def _shares(**shares: Any) -> dict[str, Any]:
         if value is not None and not 0 <= value <= 1:
             raise UsageError(f"{name} is a share from 0 to 1, not {value}", hint="2 points are 0.02")
     return shares
-
-
-def _keep(collection: Collection, made: Mapping[str, Any], html: str) -> dict[str, Any]:
-    """Write the document and its page aside, and give the folder the next number; return that and its path."""
-    home = collection.path / HOME
-    home.mkdir(exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".tmp-", dir=home))
-    try:
-        files.write_json(aside / DOCUMENT, made)
-        files.write_bytes(aside / PAGE, html.encode())
-        taken = [int(path.name) for path in home.iterdir() if path.name.isdecimal()]
-        number = max(taken, default=0) + 1
-        while (home / str(number)).exists() or not _renamed(aside, home / str(number)):
-            number += 1
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    files.sync_folder(home)
-    return {"report": number, "path": str(home / str(number) / PAGE)}
-
-
-def _renamed(aside: Path, to: Path) -> bool:
-    try:
-        aside.rename(to)
-    except OSError:
-        if not to.exists():
-            raise
-        return False
-    return True

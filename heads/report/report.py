@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from heads.report import tables
 from heads.report.answers import Answers, Asked, Probed
-from heads.report.candidates import Candidate
 from heads.report.compare import items_needed
 from heads.report.curve import Curve, fit, measure
 from heads.report.domain import Reference, domain
@@ -25,6 +25,7 @@ from heads.report.probes import FOLDS, Plan, Probe, linear, linear_head, plan
 from heads.report.ranking import ALL_UP_TO, rank, ridge_of, worth_probing
 from heads.report.ridge import RidgeProbe
 from heads.report.signs import Signs, contrasts
+from heads.report.steps import Say, Step, silent
 from heads.report.task import task
 from heads.report.terms import TermCounts
 from heads.report.transfer import Transfer, transfer
@@ -32,7 +33,6 @@ from heads.report.verdict import MARGIN, Verdict, not_enough
 
 DISCORDANT = 0.2
 DRAWS, FEW_DRAWS = 8, 3
-Say = Callable[[str], None]
 
 
 def report(
@@ -40,7 +40,7 @@ def report(
     asked: Asked,
     reference: Callable[[str], Reference] | None = None,
     mlp: Callable[[], Any] | None = None,
-    say: Say = lambda message: None,
+    say: Say = silent,
 ) -> dict[str, Any]:
     """Answer the five questions.
 
@@ -61,20 +61,20 @@ def report(
     moved, deeper = transfer(probed.of("encoder") or ours, probed.controls, on), transfer(ours, probed.controls, on)
     base = max(probed.of("encoder") or ours, key=lambda p: p.accuracy)
     present = probed.probes.get(asked.default or "", base)
-    say("learning curves")
-    signs = _signs(found, probed, base, mlp, asked, say)
-    control = probed.candidates[moved.verdict.evidence["control"]]
-    bar = _curve(control, probed, asked)
+    control = moved.verdict.evidence["control"]
+    curves = _curves([base.name, control, present.name], probed, asked, say)
+    signs = _signs(found, probed, base, curves[base.name], mlp, asked, say)
     fitted = task(signs, on, delta=asked.delta)
-    say("comparing domains")
+    say(Step("domain"))
     near = domain(
         _dense(probed, base.name), on.units, None if reference is None else reference(base.name), seed=asked.seed
     )
     answers = Answers(
         asked, probed, base.name, present.name, ranking, _beside(moved, deeper), fitted, near,
-        _freeze(probed, signs, base, present, moved, asked), signs, bar, _saved(signs.curve, bar, asked),
+        _freeze(probed, signs, curves[present.name], present, moved, asked), signs, curves[control],
+        _saved(curves[base.name], curves[control], asked),
     )  # fmt: skip
-    say("scores without training")
+    say(Step("scores"))
     return tables.document(found, answers, {name: v.as_json() for name, v in answers.verdicts.items()})
 
 
@@ -99,17 +99,18 @@ def probe(found: Gathered, on: Plan, asked: Asked, say: Say) -> Probed:
     cheap: dict[str, RidgeProbe] = {}
     chosen = every
     if len(on) > ALL_UP_TO:
-        say(f"ridge probes of {len(every)} candidates")
         dense = [c for c in every if not isinstance(c.X, TermCounts) and c.kind != "majority"]
-        cheap = ridge_of(dense, on)
+        for at, candidate in enumerate(dense):
+            say(Step("ridge", candidate.name, at, len(dense)))
+            cheap |= ridge_of([candidate], on)
         kept = worth_probing(found.encoders, cheap, on, asked.default)
         if not any(c.kind == "encoder" for c in kept):
             kept += [max((c for c in found.encoders if c.kind == "encoder"), key=lambda c: cheap[c.name].accuracy)]
         controls = worth_probing([c for c in dense if c.control], cheap, on)
         chosen = [*kept, *controls, *(c for c in found.controls if c.name not in cheap)]
     probes = {}
-    for at, candidate in enumerate(chosen, 1):
-        say(f"probing {at}/{len(chosen)}: {candidate.name}")
+    for at, candidate in enumerate(chosen):
+        say(Step("probes", candidate.name, at, len(chosen)))
         probes[candidate.name] = linear(candidate, on)
     return Probed(on, {c.name: c for c in every}, probes, cheap)
 
@@ -118,20 +119,23 @@ def _dense(probed: Probed, name: str) -> Any:
     return probed.candidates[name].X
 
 
-def _curve(candidate: Candidate, probed: Probed, asked: Asked) -> Curve:
-    """Measure and fit a curve, with the penalty that the candidate's own probes chose: one fit a size and draw."""
-    on, C = probed.on, probed.probes[candidate.name].C
-    draws = DRAWS if len(on) <= ALL_UP_TO else FEW_DRAWS
-    return fit(measure(candidate, on, lambda: linear_head(candidate, C), draws=draws), seed=asked.seed)
+def _curves(names: Sequence[str], probed: Probed, asked: Asked, say: Say) -> dict[str, Curve]:
+    """Measure and fit a curve for each, with the penalty that its own probes chose: one fit a size and draw."""
+    on, found = probed.on, {}
+    draws, every = DRAWS if len(on) <= ALL_UP_TO else FEW_DRAWS, list(dict.fromkeys(names))
+    for at, name in enumerate(every):
+        say(Step("curves", name, at, len(every)))
+        it, C = probed.candidates[name], probed.probes[name].C
+        found[name] = fit(measure(it, on, partial(linear_head, it, C), draws=draws), seed=asked.seed)
+    return found
 
 
 def _signs(
-    found: Gathered, probed: Probed, base: Probe, mlp: Callable[[], Any] | None, asked: Asked, say: Say
+    found: Gathered, probed: Probed, base: Probe, curve: Curve, mlp: Callable[[], Any] | None, asked: Asked, say: Say
 ) -> Signs:
     on, candidate = probed.on, probed.candidates[base.name]
     layers = [p for p in probed.of("layer") if found.parents.get(p.name) == base.name]
-    curve = _curve(candidate, probed, asked)
-    say("other heads")
+    say(Step("heads", base.name))
     return Signs(
         base, contrasts(candidate, on, mlp), layers, curve=curve, noise=noise(base, on.resampler),
         leakage=leakage(_dense(probed, base.name), on.y, on.units, seed=asked.seed),
@@ -139,7 +143,7 @@ def _signs(
 
 
 def _freeze(
-    probed: Probed, signs: Signs, base: Probe, present: Probe, moved: Transfer, asked: Asked
+    probed: Probed, signs: Signs, curve: Curve, present: Probe, moved: Transfer, asked: Asked
 ) -> Verdict:  # fmt: skip
     """Ask whether to stay with what is in use: every other encoder and layer, and other heads on it, may be better,
     and so may be the control, where pretraining hurts."""
@@ -148,7 +152,6 @@ def _freeze(
     others += [replace(p, name=f"{p.name} with {p.head}") for p in signs.contrasts]
     if moved.verdict.value == "hurts":
         others.append(probed.probes[moved.verdict.evidence["control"]])
-    curve = signs.curve if present is base else _curve(it, probed, asked)
     return freeze(Frozen(
         present.accuracy, on.resampler.interval(present.correct.mean(axis=0)), len(on), curve,
         [on.compare(p, present) for p in others], _ceiling(signs, asked), None,
@@ -161,8 +164,7 @@ def _ceiling(signs: Signs, asked: Asked) -> Ceiling | None:
     return ceiling(target=asked.target, human_disagreement=asked.human, noise=rate)
 
 
-def _saved(ours: Curve | None, bar: Curve, asked: Asked) -> LabelsSaved:
-    assert ours is not None
+def _saved(ours: Curve, bar: Curve, asked: Asked) -> LabelsSaved:
     sizes = ours.measured.sizes.astype(float)
     return labels_saved(sizes, ours.measured.errors, bar.measured.errors, seed=asked.seed)
 
