@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from api import plots, show
+from api import plots, show, told
 from api.told import QUESTIONS
 from embedder.records import Pixels
 
@@ -29,7 +29,7 @@ h3{font-size:1rem;margin:1.2rem 0 .2rem}p{margin:.3rem 0 .6rem}.soft{color:var(-
 caption{text-align:left;font-weight:600;padding:.4rem 0}th,td{border-bottom:1px solid var(--line);padding:.25rem .7rem
 .25rem 0;text-align:left;vertical-align:top}thead th{color:var(--soft);font-weight:500;white-space:nowrap}
 tbody th{font-weight:400;overflow-wrap:anywhere;min-width:14rem}td.n,th.n{text-align:right;white-space:nowrap}
-svg{max-width:100%;height:auto;display:block}svg text{font:13px system-ui,sans-serif;fill:var(--ink)}
+svg{max-width:100%;height:auto;display:block}.plot svg{min-width:40rem}svg text{font:13px system-ui,sans-serif;fill:var(--ink)}
 svg text.small{font-size:11px;fill:var(--soft)}svg text.over{fill:var(--paper)}
 .grid{stroke:var(--line)}line.ours{stroke:var(--ours);stroke-width:2.5}
 line.bar{stroke:var(--bar);stroke-width:2.5}circle.ours,rect.ours{fill:var(--ours)}circle.bar{fill:var(--bar)}
@@ -38,7 +38,7 @@ rect.wrong{fill:var(--wrong)}.band{fill:var(--band)}.fitted{fill:none;stroke:var
 .items{display:flex;flex-wrap:wrap;gap:.8rem;padding:0;list-style:none}.items li{width:8rem;font-size:.78rem;
 overflow-wrap:anywhere}.items img{width:96px;height:96px;image-rendering:auto;border:1px solid var(--line)}
 details{margin:.6rem 0}summary{cursor:pointer}
-@media print{body{margin:0;max-width:none;font-size:11pt}.scroll{overflow:visible}h2{break-after:avoid}
+@media print{.plot svg{min-width:0}body{margin:0;max-width:none;font-size:11pt}.scroll{overflow:visible}h2{break-after:avoid}
 svg,table,.verdict{break-inside:avoid}}
 """
 ALARMS, OPEN = {"hurts", "shifted", "absent", "leaking", "noisy_labels"}, {"undecided", "no_reference"}
@@ -92,7 +92,7 @@ def verdict(question: str, one: Mapping[str, Any]) -> str:
     kind = " alarm" if one["value"] in ALARMS else " open" if one["value"] in OPEN else ""
     tied = f' <span class="soft">tied with {text(", ".join(one["tied_with"]))}</span>' if one.get("tied_with") else ""
     return (
-        f'<section class="verdict{kind}"><h3>{escape(question)}</h3><p><b>{text(one["value"])}</b>{tied}</p>'
+        f'<section class="verdict{kind}"><h3>{escape(question)}</h3><p><b>{text(told.answer(one["value"]))}</b>{tied}</p>'
         f"<p>{text(one['sentence'])}</p></section>"
     )
 

@@ -28,6 +28,7 @@ class Candidate:
         X: (n, d) float32, or for `tfidf` the counts of terms, weighted inside each fold.
         items_per_second: measured speed of extraction, None where it was not measured.
         bytes_per_vector: of one stored vector, None where nothing is stored.
+        head: what reads it, `linear` or `knn`.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Candidate:
     X: FloatMatrix | TermCounts
     items_per_second: float | None = None
     bytes_per_vector: int | None = None
+    head: str = "linear"
 
     def __len__(self) -> int:
         return len(self.X)

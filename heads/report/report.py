@@ -20,8 +20,9 @@ from heads.report.freeze import Read as Frozen
 from heads.report.gather import Gathered
 from heads.report.labels_saved import LabelsSaved, labels_saved
 from heads.report.leakage import leakage
+from heads.report.neighbours import READ, Neighbours, by_neighbours
 from heads.report.noise import noise
-from heads.report.probes import FOLDS, Plan, Probe, linear, linear_head, plan
+from heads.report.probes import FOLDS, Plan, Probe, cross_validated, linear, linear_head, plan
 from heads.report.ranking import ALL_UP_TO, rank, ridge_of, worth_probing
 from heads.report.ridge import RidgeProbe
 from heads.report.signs import Signs, contrasts
@@ -58,7 +59,10 @@ def report(
     probed = probe(found, on, asked, say)
     ours = probed.of("encoder", "layer")
     ranking = rank(ours, probed.candidates, on, ridge=_encoders(probed))
-    moved, deeper = transfer(probed.of("encoder") or ours, probed.controls, on), transfer(ours, probed.controls, on)
+    voted = probed.of("encoder", head="knn")
+    moved, deeper = (
+        transfer([*probes, *voted], probed.controls, on) for probes in (probed.of("encoder") or ours, ours)
+    )
     base = max(probed.of("encoder") or ours, key=lambda p: p.accuracy)
     present = probed.probes.get(asked.default or "", base)
     control = moved.verdict.evidence["control"]
@@ -94,7 +98,8 @@ def _encoders(probed: Probed) -> dict[str, RidgeProbe]:
 
 
 def probe(found: Gathered, on: Plan, asked: Asked, say: Say) -> Probed:
-    """Probe every candidate; above 2,000 rows the three best of encoders and of controls by ridge, and the default."""
+    """Probe every candidate; above 2,000 rows the three best of encoders and of controls by ridge, and the default. Up
+    to 2,000 rows encoders and what is raw are also read by neighbours."""
     every = [*found.encoders, *found.controls]
     cheap: dict[str, RidgeProbe] = {}
     chosen = every
@@ -112,7 +117,9 @@ def probe(found: Gathered, on: Plan, asked: Asked, say: Say) -> Probed:
     for at, candidate in enumerate(chosen):
         say(Step("probes", candidate.name, at, len(chosen)))
         probes[candidate.name] = linear(candidate, on)
-    return Probed(on, {c.name: c for c in every}, probes, cheap)
+    near = [by_neighbours(c) for c in chosen if c.kind in READ] if len(on) <= ALL_UP_TO else []
+    probes |= {c.name: cross_validated(c, on, Neighbours, head="knn") for c in near}
+    return Probed(on, {c.name: c for c in [*every, *near]}, probes, cheap)
 
 
 def _dense(probed: Probed, name: str) -> Any:
@@ -126,7 +133,8 @@ def _curves(names: Sequence[str], probed: Probed, asked: Asked, say: Say) -> dic
     for at, name in enumerate(every):
         say(Step("curves", name, at, len(every)))
         it, C = probed.candidates[name], probed.probes[name].C
-        found[name] = fit(measure(it, on, partial(linear_head, it, C), draws=draws), seed=asked.seed)
+        make = Neighbours if it.head == "knn" else partial(linear_head, it, C)
+        found[name] = fit(measure(it, on, make, draws=draws), seed=asked.seed)
     return found
 
 

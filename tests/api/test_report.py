@@ -218,7 +218,7 @@ def test_the_command_prints_verdicts_first_or_one_document(
     said: Said = run(*command, "--html", str(tmp_path / "r.html"), "--target", "0.5")
     assert said.code == 0, said.err
     assert said.out.index("Which encoder?") < said.out.index("encoders:")
-    assert "stay_frozen" in said.out
+    assert "stay frozen" in said.out
     assert "step 6 of 9: learning curves" in said.err
     kept = home.report_document("texts", home.reports("texts")["reports"][0]["report"])
     assert {one["head"] for one in kept["tables"]["heads"]} == {"linear", "knn", "mlp"}
