@@ -20,7 +20,8 @@ def figure(name: str, title: str, description: str, marks: Iterable[str], height
     size = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
     return (
         f'<div class="scroll plot"><svg role="img" aria-labelledby="{name}-t {name}-d" {size}>'
-        f'<title id="{name}-t">{escape(title)}</title><desc id="{name}-d">{escape(description)}</desc>{body}</svg></div>'
+        f'<title id="{name}-t">{escape(title)}</title>'
+        f'<desc id="{name}-d">{escape(description)}</desc>{body}</svg></div>'
     )
 
 

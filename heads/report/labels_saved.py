@@ -36,7 +36,8 @@ class LabelsSaved:
             return f"With the pretrained encoder a label is worth at most {size} of one with the best control."
         low, high = self.interval
         if self.times < 1:
-            return f"With the pretrained encoder a label is worth {size} of one with the best control ({low:.1f} to {high:.1f})."
+            span = f"({low:.1f} to {high:.1f})"
+            return f"With the pretrained encoder a label is worth {size} {span} of one with the best control."
         return f"The pretrained encoder is worth about {size} times your labels ({low:.1f} to {high:.1f})."
 
     def as_json(self) -> dict[str, Any]:
