@@ -1,9 +1,9 @@
 """Makes the example of docs/report.md: the report of scikit-learn's digits, 1,797 pictures of 8 x 8 pixels.
 
-    python scripts/example_report.py [--store FOLDER]
+    python scripts/example_report.py [--home FOLDER]
 
 The digits ship with scikit-learn (BSD-3-Clause; from the UCI repository), so their pictures may stand in the page. With
-`--store` what was embedded is kept, and a second run embeds nothing.
+`--home` pictures and store are kept there, and a second run embeds nothing.
 """
 
 from __future__ import annotations
@@ -41,12 +41,13 @@ def write_digits(folder: Path) -> Path:
 def main() -> None:
     """Embed, report, and put the page in its place."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--store", type=Path, help="keep the store here")
+    parser.add_argument("--home", type=Path, help="keep pictures and store here")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
-        pictures = write_digits(Path(work) / "digits")
-        with closing(Service(Settings(store=str(asked.store or Path(work) / "store")))) as service:
+        home = asked.home or Path(work)
+        pictures = write_digits(home / "digits")
+        with closing(Service(Settings(store=str(home / "store")))) as service:
             service.embed(str(pictures), "digits", encoders=[ENCODER])
             made = service.report("digits", label="label", encoders=[ENCODER], seed=asked.seed, say=print)
         PAGE.parent.mkdir(exist_ok=True)
