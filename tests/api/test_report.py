@@ -106,7 +106,7 @@ def test_a_missing_space_is_extracted_and_has_its_cost(home: Service, made: dict
 
 def test_words_are_a_control_that_hashed_words_cannot_beat(made: dict[str, Any]) -> None:
     accuracy = {one["name"]: one["accuracy"] for one in made["tables"]["controls"]}
-    assert set(accuracy) == {"tfidf", "majority"}
+    assert set(accuracy) == {"tfidf", "tfidf with neighbours", "majority"}
     assert accuracy["tfidf"] > 0.95
     assert accuracy["majority"] == pytest.approx(0.5, abs=0.05)
     assert made["verdicts"]["transfer"]["value"] != "helps"
@@ -163,7 +163,7 @@ def test_a_wrong_column_is_told_before_anything_is_extracted(home: Service) -> N
 def test_pictures_are_decoded_again_for_their_controls(home: Service) -> None:
     found = home.report("shapes", label="label", seed=3)
     accuracy = {one["name"]: one["accuracy"] for one in found["tables"]["controls"]}
-    assert set(accuracy) == {"pixels", "histogram", "majority"}
+    assert set(accuracy) == {"pixels", "histogram", "pixels with neighbours", "histogram with neighbours", "majority"}
     assert accuracy["pixels"] > 0.95
     assert found["verdicts"]["transfer"]["value"] in ("no_difference", "undecided")
     page = Path(found["path"]).read_text()
