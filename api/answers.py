@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,11 +99,19 @@ class Predictions(Sequence[Record]):
 
 
 class Report(Record):
-    """A transfer report: `verdicts`, `encoders`, `tables`, `figures`, `notes`; prints as the page of text."""
+    """A transfer report: `verdicts`, `encoders`, `tables`, `figures`, `notes`; prints as the page of text.
+
+    Args:
+        page: returns the bytes of its page, from wherever the store is.
+    """
+
+    def __init__(self, document: Mapping[str, Any], page: Callable[[], bytes]) -> None:
+        super().__init__(document)
+        self._page = page
 
     def html(self, path: str | os.PathLike[str]) -> None:
         """Write its page, which needs nothing but itself."""
-        files.write_bytes(Path(path).expanduser().absolute(), Path(self["path"]).read_bytes())
+        files.write_bytes(Path(path).expanduser().absolute(), self._page())
 
     def __repr__(self) -> str:
         return told.text(self)

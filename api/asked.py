@@ -1,4 +1,4 @@
-"""What a job is asked for over HTTP, and how it is told of."""
+"""What a job is asked for over HTTP, how it is told of, and what reports became of some."""
 
 from __future__ import annotations
 
@@ -64,10 +64,21 @@ class HeadRequest(Strict):
 
 
 class ReportRequest(Strict):
-    """What a transfer report compares."""
+    """What a transfer report compares and is asked for, as the flags of `permafrost report`; shares are from 0 to 1."""
 
     label: Name
     encoders: list[Name] = Field(default_factory=list, max_length=16)
+    reference: Name | None = None
+    target: float | None = Field(None, ge=0, le=1)
+    human: float | None = Field(None, ge=0, le=1)
+    delta: float = Field(0.02, ge=0, le=1)
+    layers: bool = True
+    controls: bool = True
+    group: Name | None = None
+    where: Filter | None = None
+    min_class_size: int = Field(5, ge=2)
+    html: bool = True
+    seed: int = Field(0, ge=0, le=2**31)
 
 
 class FinetuneRequest(Strict):
@@ -110,3 +121,23 @@ class JobsReply(Reply):
     """The jobs, the newest first."""
 
     jobs: list[JobReply]
+
+
+class ReportsReply(Reply):
+    """The reports of a collection."""
+
+    collection: str
+    reports: list[dict[str, Any]]
+
+
+class ReportReply(Reply):
+    """A transfer report; each verdict has `value`, `sentence`, `interval` and `evidence`."""
+
+    collection: str
+    report: int
+    label: str
+    verdicts: dict[str, dict[str, Any]]
+    encoders: list[dict[str, Any]]
+    tables: dict[str, Any]
+    figures: dict[str, Any]
+    notes: list[str]

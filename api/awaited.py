@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -30,6 +30,10 @@ class Awaited:
     def finetune(self, name: str, /, **asked: Any) -> dict[str, Any]:
         """Tune an encoder there; arguments as `Finetuning.finetune`."""
         return self._job(name, "finetune", asked)
+
+    def report(self, name: str, /, *, encoders: Sequence[str] = (), **asked: Any) -> dict[str, Any]:
+        """Make the transfer report there; arguments as `Reporting.report`."""
+        return self._job(name, "reports", {**asked, "encoders": list(encoders)})
 
     def _job(self, name: str, kind: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Begin a job, wait for its end, and return its result; an interrupt here asks for its end there.

@@ -7,6 +7,7 @@ import os
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import numpy as np
@@ -202,9 +203,20 @@ class Collection(Living):
         Args:
             encoders: names or Spaces; what is missing is embedded first. None means all that are here.
             options: as the flags of `permafrost report`: `reference`, `target`, `human`, `delta`, `layers`, `controls`,
-                `group`, `where`, `min_class_size`, `seed`.
+                `group`, `where`, `min_class_size`, `html`, `seed`.
         """
-        return Report(self._service.report(self.name, label=label, encoders=_ids(encoders), **options))
+        return self._report(self._service.report(self.name, label=label, encoders=_ids(encoders), **options))
+
+    def reports(self) -> list[Record]:
+        """Return the reports that were made, the newest first: `report label created seed items verdicts`."""
+        return [Record(one) for one in self._service.reports(self.name)["reports"]]
+
+    def open_report(self, number: int) -> Report:
+        """Open a report that was made, by its number."""
+        return self._report(self._service.report_document(self.name, number))
+
+    def _report(self, made: Mapping[str, Any]) -> Report:
+        return Report(made, partial(self._service.report_html, self.name, made["report"]))
 
     def finetune(self, label: str, encoder: str, **options: Any) -> Record:
         """Tune a frozen encoder (a name, or its Space here), embed all items with it, and say what was gained on

@@ -10,16 +10,18 @@ from typing import Any
 WIDTH, LEFT, RIGHT, ROW = 860, 360, 70, 26
 TALL, TOP, BOTTOM = 300, 16, 44
 SERIES = ("ours", "bar")
-LONGEST = 40
+LONGEST = 46
+FAR = 0.3
 
 
 def figure(name: str, title: str, description: str, marks: Iterable[str], height: float, width: float = WIDTH) -> str:
-    """Return an SVG with a title and a description, which screen readers say instead of it."""
+    """Return an SVG with a title and a description, which screen readers say instead; a narrow page scrolls it."""
     body = "".join(marks)
+    size = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
     return (
-        f'<svg role="img" aria-labelledby="{name}-t {name}-d" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
-        f'height="{height:g}"><title id="{name}-t">{escape(title)}</title>'
-        f'<desc id="{name}-d">{escape(description)}</desc>{body}</svg>'
+        f'<div class="scroll plot"><svg role="img" aria-labelledby="{name}-t {name}-d" {size}>'
+        f'<title id="{name}-t">{escape(title)}</title>'
+        f'<desc id="{name}-d">{escape(description)}</desc>{body}</svg></div>'
     )
 
 
@@ -42,7 +44,9 @@ def short(text: str, most: int = LONGEST) -> str:
 def intervals(name: str, title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """Plot accuracies with their intervals, a row each: `name accuracy interval` and `bar` for a control."""
     shown = [row for row in rows if row["accuracy"] is not None and row["interval"] is not None]
-    low = math.floor(10 * min(row["interval"][0] for row in shown)) / 10
+    best = max(row["accuracy"] for row in shown)
+    # of what is far behind, only that: to scale, it would leave no room for the differences that matter
+    low = math.floor(10 * min(row["interval"][0] for row in shown if row["accuracy"] > best - FAR)) / 10
     span = (1.0 - low) or 1.0
     height = ROW * len(shown) + TOP + BOTTOM
 
@@ -53,10 +57,14 @@ def intervals(name: str, title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     for k, row in enumerate(shown):
         y = TOP + ROW * (k + 0.5)
         kind = SERIES[bool(row.get("bar"))]
+        place = (
+            [label(LEFT + 4, y + 4, "◂ off the scale", kind="small")] if row["accuracy"] < low else
+            [line(max(LEFT, at(row["interval"][0])), y, at(row["interval"][1]), y, kind),
+             f'<circle cx="{at(row["accuracy"]):.1f}" cy="{y:.1f}" r="4.5" class="{kind}"/>']
+        )  # fmt: skip
         marks += [
-            label(LEFT - 10, y + 4, short(row["name"], 50), "end"),
-            line(at(row["interval"][0]), y, at(row["interval"][1]), y, kind),
-            f'<circle cx="{at(row["accuracy"]):.1f}" cy="{y:.1f}" r="4.5" class="{kind}"/>',
+            label(LEFT - 10, y + 4, short(row["name"]), "end"),
+            *place,
             label(WIDTH - RIGHT + 8, y + 4, f"{100 * row['accuracy']:.1f} %"),
         ]
     said = "; ".join(f"{row['name']} {100 * row['accuracy']:.1f} %" for row in shown)
@@ -147,7 +155,8 @@ def shares(name: str, title: str, found: Sequence[float], expected: float) -> st
 def matrix(name: str, title: str, counts: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
     """Plot a confusion matrix: rows are labels, columns predictions, each row's shares as shades."""
     size = max(14.0, min(40.0, 520 / len(classes)))
-    left, top = 150.0, 120.0
+    longest = max(len(short(name, 22)) for name in classes)
+    left, top = 24 + 6.0 * longest, 24 + 5.5 * min(longest, 18)
     marks = []
     for i, row in enumerate(counts):
         marks.append(label(left - 8, top + (i + 0.6) * size, short(classes[i], 22), "end", "small"))

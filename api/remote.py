@@ -81,6 +81,18 @@ class RemoteService(Uploading):
         """Return the heads of a collection, with every version."""
         return dict(self._http.json("GET", *COLLECTIONS, name, "heads"))
 
+    def reports(self, name: str) -> dict[str, Any]:
+        """Return the reports of a collection, the newest first."""
+        return dict(self._http.json("GET", *COLLECTIONS, name, "reports"))
+
+    def report_document(self, name: str, number: int) -> dict[str, Any]:
+        """Return a report that was made."""
+        return dict(self._http.json("GET", *COLLECTIONS, name, "reports", str(number)))
+
+    def report_html(self, name: str, number: int) -> bytes:
+        """Return the page of a report."""
+        return bytes(self._http.send("GET", *COLLECTIONS, name, "reports", str(number), "html").content)
+
     def inputs(self, name: str, head: str, values: Sequence[str]) -> list[Query]:
         """Say what each value is for a head: the path of a picture or of a text file here, or a text."""
         if not values:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from PIL import Image
 
-from api import plots, show
+from api import plots, show, told
 from api.told import QUESTIONS
 from embedder.records import Pixels
 
@@ -28,8 +29,12 @@ h3{font-size:1rem;margin:1.2rem 0 .2rem}p{margin:.3rem 0 .6rem}.soft{color:var(-
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;font-weight:600;padding:.4rem 0}th,td{border-bottom:1px solid var(--line);padding:.25rem .7rem
 .25rem 0;text-align:left;vertical-align:top}thead th{color:var(--soft);font-weight:500;white-space:nowrap}
+
+caption{padding-top:1.4rem}
 tbody th{font-weight:400;overflow-wrap:anywhere;min-width:14rem}td.n,th.n{text-align:right;white-space:nowrap}
-svg{max-width:100%;height:auto;display:block}svg text{font:13px system-ui,sans-serif;fill:var(--ink)}
+svg{max-width:100%;height:auto;display:block}
+@media(max-width:56rem){.plot svg{max-width:none}}
+svg text{font:13px system-ui,sans-serif;fill:var(--ink)}
 svg text.small{font-size:11px;fill:var(--soft)}svg text.over{fill:var(--paper)}
 .grid{stroke:var(--line)}line.ours{stroke:var(--ours);stroke-width:2.5}
 line.bar{stroke:var(--bar);stroke-width:2.5}circle.ours,rect.ours{fill:var(--ours)}circle.bar{fill:var(--bar)}
@@ -38,12 +43,14 @@ rect.wrong{fill:var(--wrong)}.band{fill:var(--band)}.fitted{fill:none;stroke:var
 .items{display:flex;flex-wrap:wrap;gap:.8rem;padding:0;list-style:none}.items li{width:8rem;font-size:.78rem;
 overflow-wrap:anywhere}.items img{width:96px;height:96px;image-rendering:auto;border:1px solid var(--line)}
 details{margin:.6rem 0}summary{cursor:pointer}
-@media print{body{margin:0;max-width:none;font-size:11pt}.scroll{overflow:visible}h2{break-after:avoid}
+@media print{.plot svg{max-width:100%}
+body{margin:0;max-width:none;font-size:11pt}.scroll{overflow:visible}h2{break-after:avoid}
 svg,table,.verdict{break-inside:avoid}}
 """
 ALARMS, OPEN = {"hurts", "shifted", "absent", "leaking", "noisy_labels"}, {"undecided", "no_reference"}
 KEYS = (("encoder, layer, pooling", "ours"), ("control", "bar"))
 MOST_CLASSES = 40
+FIGURE = re.compile(r"[-+]?[\d.]+( %| points)?( to [-+]?[\d.]+)?")
 
 
 def html(made: Mapping[str, Any], thumbnails: Mapping[str, Pixels]) -> str:
@@ -92,7 +99,8 @@ def verdict(question: str, one: Mapping[str, Any]) -> str:
     kind = " alarm" if one["value"] in ALARMS else " open" if one["value"] in OPEN else ""
     tied = f' <span class="soft">tied with {text(", ".join(one["tied_with"]))}</span>' if one.get("tied_with") else ""
     return (
-        f'<section class="verdict{kind}"><h3>{escape(question)}</h3><p><b>{text(one["value"])}</b>{tied}</p>'
+        f'<section class="verdict{kind}"><h3>{escape(question)}</h3>'
+        f"<p><b>{text(told.answer(one['value']))}</b>{tied}</p>"
         f"<p>{text(one['sentence'])}</p></section>"
     )
 
@@ -171,11 +179,10 @@ def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f'<td class="n">{value:.4g}</td>'
-    return (
-        f'<td class="n">{value:,}</td>'
-        if isinstance(value, int)
-        else f"<td>{text('-' if value is None else value)}</td>"
-    )
+    if isinstance(value, int):
+        return f'<td class="n">{value:,}</td>'
+    kind = ' class="n"' if value is None or FIGURE.fullmatch(str(value)) else ""
+    return f"<td{kind}>{text('-' if value is None else value)}</td>"
 
 
 def _interval(ends: Sequence[float] | None) -> str | None:
@@ -184,6 +191,10 @@ def _interval(ends: Sequence[float] | None) -> str | None:
 
 def _percent(value: float | None) -> str | None:
     return None if value is None else f"{100 * value:.1f} %"
+
+
+def _points(value: float | None) -> str | None:
+    return None if value is None else f"{100 * value:+.1f} points"
 
 
 def _numbers(made: Mapping[str, Any]) -> Iterator[str]:
@@ -198,7 +209,7 @@ def _numbers(made: Mapping[str, Any]) -> Iterator[str]:
     )  # fmt: skip
     yield table(
         "Controls", ("name", "accuracy", "95 %", "encoder is over it by", "95 % of that", "p (Holm)", "bits"),
-        ((c["name"], _percent(c["accuracy"]), _interval(c["interval"]), _percent(c["gain"] and c["gain"]["difference"]),
+        ((c["name"], _percent(c["accuracy"]), _interval(c["interval"]), _points(c["gain"] and c["gain"]["difference"]),
           _interval(c["gain"] and c["gain"]["sure"]), c["p"], c["bits"]) for c in tables["controls"]),
     )  # fmt: skip
     yield from _scores(made["encoders"], tables)

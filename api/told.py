@@ -20,6 +20,11 @@ def text(made: Mapping[str, Any]) -> str:
     return "\n".join(_lines(made))
 
 
+def answer(value: str) -> str:
+    """Return a verdict's word as people write it."""
+    return value if ":" in value else value.replace("_", " ")
+
+
 def _lines(made: Mapping[str, Any]) -> Iterator[str]:
     figures = made["figures"]
     groups = figures.get("units", figures["items"])
@@ -31,7 +36,7 @@ def _lines(made: Mapping[str, Any]) -> Iterator[str]:
     for name, question in QUESTIONS.items():
         verdict = made["verdicts"][name]
         yield ""
-        yield f"{question}  {show.safe(verdict['value'])}"
+        yield f"{question}  {show.safe(answer(verdict['value']))}"
         yield from _wrapped(show.safe(verdict["sentence"]))
     if made["encoders"]:
         yield from _section("encoders", _ranking(made["encoders"]))

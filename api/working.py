@@ -11,8 +11,9 @@ from typing import Any, cast
 from api.acts.held import Held
 from api.jobs import Jobs, Progress
 from api.metering import Meter
-from embedder.errors import Refused, UsageError
-from embedder.recipe import Step
+from embedder import recipe
+from embedder.errors import Refused
+from heads.report.steps import Step
 from index.ingest import Run
 from index.selection import IngestOptions
 
@@ -51,7 +52,6 @@ class Working(Held):
         Raises:
             UnknownName: no such collection.
             Refused: a source outside the folders that may be read.
-            UsageError: an act that is not offered.
         """
         acts: dict[str, Callable[[str, Mapping[str, Any], Progress], Mapping[str, Any]]] = {
             "runs": self._job_runs,
@@ -65,8 +65,8 @@ class Working(Held):
             asked = {**asked, "source": self._readable(name, asked.get("source"))}
         else:
             self.collection(name)
-        if kind == "reports" and not hasattr(self, "report"):
-            raise UsageError("reports are not offered by this version")
+        if kind == "reports" and asked.get("reference") is not None:
+            self.collection(asked["reference"])
         return self.jobs.begin(kind, name, asked, lambda progress: act(name, asked, progress))
 
     def _readable(self, name: str, source: str | None) -> str:
@@ -109,15 +109,25 @@ class Working(Held):
         return result
 
     def _job_reports(self, name: str, asked: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
-        progress({"phase": "comparing"})
-        result: Mapping[str, Any] = cast(Any, self).report(name, **asked)
-        return result
+        now: dict[str, Any] = {}
+
+        def say(step: Step) -> None:
+            now.clear()
+            now.update(step.as_json())
+            progress(now)
+
+        def watch(encoder: str, run: Run) -> None:
+            items = {"items": run.done + run.pending, "of": run.total, "failed": run.failed}
+            progress({**now, "encoder": encoder, **items, "stages": run.stages.as_json()})
+
+        made: dict[str, Any] = cast(Any, self).report(name, **asked, watch=watch, say=say)
+        return {**made, "path": f"/v1/collections/{name}/reports/{made['report']}/html"}
 
     def _job_finetune(self, name: str, asked: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
         def watch(encoder: str, run: Run) -> None:
             progress({"encoder": encoder, "phase": "embedding", "done": run.done + run.pending, "total": run.total})
 
-        def step(now: Step) -> None:
+        def step(now: recipe.Step) -> None:
             progress({"phase": "tuning", **asdict(now)})
 
         progress({"phase": "opening"})

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +14,7 @@ import numpy as np
 from api import compared, report_page
 from api.acts.again import Again
 from api.acts.embedding import Watch, unwatched
+from api.acts.reported import Reported, keep
 from api.compared import DRAWS, Wanted
 from embedder import kinds
 from embedder.checkpoint import SEEN, Checkpoint
@@ -25,7 +23,8 @@ from embedder.errors import EncoderError, UnknownName, UsageError
 from embedder.records import Pixels
 from embedder.space import Space
 from heads.kind import FOLDER, estimator
-from index import files, tuned
+from heads.report.steps import Say, Step, silent
+from index import tuned
 from index.features import require_columns
 from index.store import Collection
 
@@ -34,13 +33,11 @@ if TYPE_CHECKING:
     from heads.report.gather import Chosen, Gathered
     from heads.report.pilot import TunedSpace
 
-HOME, DOCUMENT, PAGE = "reports", "report.json", "report.html"
 THUMBNAILS = 12
 TUNED = f"{tuned.KIND}:"
-Say = Callable[[str], None]
 
 
-class Reporting(Again):
+class Reporting(Again, Reported):
     """From stored vectors and labels to verdicts."""
 
     def report(
@@ -48,7 +45,7 @@ class Reporting(Again):
         target: float | None = None, human: float | None = None, delta: float = 0.02,
         layers: bool = True, controls: bool = True,
         group: str | None = None, where: Any = None, min_class_size: int = 5,
-        seed: int = 0, watch: Watch = unwatched, say: Say = lambda message: None,
+        html: bool = True, seed: int = 0, watch: Watch = unwatched, say: Say = silent,
     ) -> dict[str, Any]:  # fmt: skip
         """Make the transfer report of a collection and keep it under `reports/<n>/`.
 
@@ -59,7 +56,8 @@ class Reporting(Again):
                 smallest gain worth paying for. All are shares.
             layers: whether to read earlier layers and another pooling too, where the kind of encoder has them.
             controls: whether to extract untrained twins, and read pixels and words.
-            watch: sees extractions as they go; `say` is told of every other step.
+            html: whether to make the page too.
+            watch: sees extractions as they go; `say` is told of each step before it begins. Either may raise to end it.
 
         Returns:
             `verdicts encoders tables figures`, and `collection label report path notes seed seconds`.
@@ -80,19 +78,20 @@ class Reporting(Again):
         require_columns(collection, [column for column in (label, group) if column is not None])
         notes: list[str] = []
         frozen, best = self._parted(collection, encoders, label, notes, watch)
-        chosen = self._chosen(collection, frozen, layers, controls, notes, watch)
+        chosen = self._chosen(collection, frozen, layers, controls, notes, watch, say)
         found = gather(
             collection, label, chosen, group=group, where=where, min_class_size=min_class_size, raw_controls=controls,
             workers=self.settings.decode_workers, seed=seed, tuned=best, say=say,
         )  # fmt: skip
-        found = self._drawn_again(collection, found, seed, notes, watch) if controls else found
+        found = self._drawn_again(collection, found, seed, notes, watch, say) if controls else found
         found.notes[:0] = notes
         spaces = {c.name: c.space for c in chosen}
         refer = None if other is None else partial(self._reference, other, spaces, seed, watch)
         made = answer(found, replace(asked, default=_default(collection, chosen)), refer, _mlp(seed), say)
         made |= {"collection": name, "label": label, "reference": reference, "seed": seed}
         made["seconds"] = round(time.monotonic() - started, 3)
-        return {**made, **_keep(collection, made, report_page.html(made, self._thumbnails(collection, found, made)))}
+        page = report_page.html(made, self._thumbnails(collection, found, made)) if html else None
+        return {**made, **keep(collection, made, page)}
 
     def _parted(
         self, collection: Collection, names: Sequence[str], label: str, notes: list[str], watch: Watch
@@ -123,13 +122,14 @@ class Reporting(Again):
         return frozen or bases, TunedSpace(collection.space(name), best.rows[SEEN])
 
     def _chosen(
-        self, collection: Collection, names: Sequence[str], layers: bool, controls: bool, notes: list[str], watch: Watch
-    ) -> list[Chosen]:
+        self, collection: Collection, names: Sequence[str], layers: bool, controls: bool, notes: list[str],
+        watch: Watch, say: Say,
+    ) -> list[Chosen]:  # fmt: skip
         """Return the Spaces to compare, those that are missing extracted, each model in one pass of its own."""
-        return self._present(collection, compared.wanted(names, layers=layers, controls=controls), notes, watch)
+        return self._present(collection, compared.wanted(names, layers=layers, controls=controls), notes, watch, say)
 
     def _drawn_again(
-        self, collection: Collection, found: Gathered, seed: int, notes: list[str], watch: Watch
+        self, collection: Collection, found: Gathered, seed: int, notes: list[str], watch: Watch, say: Say
     ) -> Gathered:  # fmt: skip
         """Return the same with the best untrained twin drawn three times."""
         from heads.report.gather import drawn_again
@@ -140,13 +140,15 @@ class Reporting(Again):
             return found
         have = {control.name for control in found.controls}
         wanted = [Wanted(one, "random", of, derived=True) for one in compared.twins(of, DRAWS) if one not in have]
-        return drawn_again(found, collection, self._present(collection, wanted, notes, watch))
+        return drawn_again(found, collection, self._present(collection, wanted, notes, watch, say))
 
     def _present(
-        self, collection: Collection, every: Sequence[Wanted], notes: list[str], watch: Watch
+        self, collection: Collection, every: Sequence[Wanted], notes: list[str], watch: Watch, say: Say
     ) -> list[Chosen]:  # fmt: skip
         """Extract what is missing, and return what is there."""
-        for passed in _passes([one for one in every if not _here(collection, one.name)]):
+        passes = _passes([one for one in every if not _here(collection, one.name)])
+        for at, passed in enumerate(passes):
+            say(Step("embedding", passed[0].name, at, len(passes)))
             ready = self._loaded(passed, notes)
             self.extract(collection, ready, watch)
         present = [one for one in every if _here(collection, one.name)]
@@ -231,32 +233,3 @@ def _shares(**shares: Any) -> dict[str, Any]:
         if value is not None and not 0 <= value <= 1:
             raise UsageError(f"{name} is a share from 0 to 1, not {value}", hint="2 points are 0.02")
     return shares
-
-
-def _keep(collection: Collection, made: Mapping[str, Any], html: str) -> dict[str, Any]:
-    """Write the document and its page aside, and give the folder the next number; return that and its path."""
-    home = collection.path / HOME
-    home.mkdir(exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".tmp-", dir=home))
-    try:
-        files.write_json(aside / DOCUMENT, made)
-        files.write_bytes(aside / PAGE, html.encode())
-        taken = [int(path.name) for path in home.iterdir() if path.name.isdecimal()]
-        number = max(taken, default=0) + 1
-        while (home / str(number)).exists() or not _renamed(aside, home / str(number)):
-            number += 1
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    files.sync_folder(home)
-    return {"report": number, "path": str(home / str(number) / PAGE)}
-
-
-def _renamed(aside: Path, to: Path) -> bool:
-    try:
-        aside.rename(to)
-    except OSError:
-        if not to.exists():
-            raise
-        return False
-    return True

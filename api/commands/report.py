@@ -47,7 +47,7 @@ def run(
         made: dict[str, Any] = service.report(
             collection, label=label, encoders=encoder or (), reference=reference, target=target, human=human,
             delta=delta, layers=layers, controls=controls, group=group_column, where=where,
-            min_class_size=min_class_size, seed=seed, watch=progress.watch, say=plain_line,
+            min_class_size=min_class_size, seed=seed, watch=progress.watch, say=lambda step: plain_line(str(step)),
         )  # fmt: skip
     if html is not None:
         from index.files import write_bytes

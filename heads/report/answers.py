@@ -43,9 +43,10 @@ class Probed:
     probes: dict[str, Probe]
     cheap: dict[str, RidgeProbe]
 
-    def of(self, *kinds: str) -> list[Probe]:
-        """Return the probes of candidates of these kinds."""
-        return [probe for name, probe in self.probes.items() if self.candidates[name].kind in kinds]
+    def of(self, *kinds: str, head: str = "linear") -> list[Probe]:
+        """Return the probes of candidates of these kinds, as one head reads them."""
+        its = ((self.candidates[name], probe) for name, probe in self.probes.items())
+        return [probe for it, probe in its if it.kind in kinds and it.head == head]
 
     @property
     def twins(self) -> dict[str, str]:

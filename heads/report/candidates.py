@@ -29,6 +29,7 @@ class Candidate:
         items_per_second: measured speed of extraction, None where it was not measured.
         bytes_per_vector: of one stored vector, None where nothing is stored.
         of: the encoder that a layer is of, or the architecture of an untrained twin; None for others.
+        head: what reads it, `linear` or `knn`.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Candidate:
     items_per_second: float | None = None
     bytes_per_vector: int | None = None
     of: str | None = None
+    head: str = "linear"
 
     def __len__(self) -> int:
         return len(self.X)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from heads.report import raw
 from heads.report.candidates import Candidate, histogram, majority, pixels, tfidf
 from heads.report.domain import Reference
 from heads.report.pilot import TunedRows, TunedSpace, rows_of
+from heads.report.steps import Say, Step, silent
 from index import files
 from index.features import Features, features
 from index.store import Collection
@@ -82,7 +82,7 @@ def gather(
     workers: int | None = None,
     seed: int = 0,
     tuned: TunedSpace | None = None,
-    say: Callable[[str], None] = lambda message: None,
+    say: Say = silent,
 ) -> Gathered:
     """Read vectors and labels; decode pictures again for the controls that need them.
 
@@ -97,11 +97,10 @@ def gather(
     Raises:
         UnknownName, NothingToDo, UsageError: as `heads.train.train`, but for too few rows, which are an answer.
     """
-    say("reading vectors")
+    say(Step("vectors", chosen[0].name, 0, len(chosen)))
     first = features(collection, chosen[0].space, labels.columns(label, None, group), where)
     notes: list[str] = []
-    rest = [(c, features(collection, c.space)) for c in chosen[1:]]
-    rows = _common(first, label, [found.keys for _, found in rest], notes, seed)
+    rows, rest = _shared(collection, label, first, chosen[1:], notes, seed, say)
     counted = _members(rows, label)
     left_out = {name: n for name, n in sorted(counted.items()) if n < min_class_size}
     enough = {name: n for name, n in counted.items() if n >= min_class_size}
@@ -110,14 +109,14 @@ def gather(
         return Gathered(collection.name, label, None, [], [], [], {}, notes, labelled, left_out)
     task = labels.task(rows, label, None, min_class_size, group)
     task, controls = _raw(collection, task, notes, workers, say) if raw_controls else (task, list[Candidate]())
-    made = [_candidate(collection, c, found, task.keys) for c, found in [(chosen[0], first), *rest]]
-    at = dict(zip(first.keys.tolist(), first.ids, strict=True))
+    made = [_candidate(collection, c, found, task.keys) for c, found in [(chosen[0], rows), *rest]]
+    at = dict(zip(rows.keys.tolist(), rows.ids, strict=True))
     ids = [at[key] for key in task.keys.tolist()]
     controls = [*(c for c in made if c.kind == "random"), *controls, majority(len(ids))]
     parents, ours = {c.name: c.of for c in chosen if c.of}, [c for c in made if c.kind != "random"]
     return Gathered(
         collection.name, label, task, ids, ours, controls, parents, notes, labelled, task.left_out,
-        _tuned(collection, tuned, first, task),
+        _tuned(collection, tuned, rows, task),
     )  # fmt: skip
 
 
@@ -142,19 +141,36 @@ def drawn_again(found: Gathered, collection: Collection, twins: Sequence[Chosen]
     return replace(found, controls=[*more, *found.controls], notes=[*found.notes, *notes])
 
 
-def _common(first: Features, label: str, others: Sequence[Keys], notes: list[str], seed: int) -> Features:
-    """Return the rows of `first` that have a label and are in all other Spaces, at most 20,000."""
+def _shared(
+    collection: Collection, label: str, first: Features, others: Sequence[Chosen], notes: list[str], seed: int, say: Say
+) -> tuple[Features, list[tuple[Chosen, Features]]]:
+    """Return the labelled rows of `first` that are in all other Spaces, at most 20,000, and the same rows of those.
+
+    The others are read one after the other and at once cut to rows that may be kept, so that memory does not grow with
+    what has no label.
+    """
     has = np.array([labels.word(value) is not None for value in first.columns[label]], dtype=bool)
-    shared = reduce(np.intersect1d, others, first.keys)
-    both = has & np.isin(first.keys, shared)
-    if missing := int(has.sum() - both.sum()):
+    keys, rest = first.keys[has], []
+    for at, chosen in enumerate(others, 1):
+        say(Step("vectors", chosen.name, at, len(others) + 1))
+        found = features(collection, chosen.space)
+        keys = keys[np.isin(keys, found.keys)]
+        rest.append((chosen, _of(found, keys)))
+    if missing := int(has.sum() - len(keys)):
         notes.append(f"{missing:,} labelled items have no vector in one of the Spaces and are left out.")
-    kept = np.flatnonzero(both)
-    if len(kept) > MOST_ROWS:
-        notes.append(f"{MOST_ROWS:,} of {len(kept):,} labelled items were drawn at random (seed {seed}).")
-        kept = np.sort(np.random.default_rng(seed).choice(kept, MOST_ROWS, replace=False))
-    columns = {name: [values[i] for i in kept] for name, values in first.columns.items()}
-    return replace(first, keys=first.keys[kept], ids=[first.ids[i] for i in kept], X=first.X[kept], columns=columns)
+    if len(keys) > MOST_ROWS:
+        notes.append(f"{MOST_ROWS:,} of {len(keys):,} labelled items were drawn at random (seed {seed}).")
+        keys = np.sort(np.random.default_rng(seed).choice(keys, MOST_ROWS, replace=False))
+    return _of(first, keys), [(chosen, _of(found, keys)) for chosen, found in rest]
+
+
+def _of(found: Features, keys: Keys) -> Features:
+    """Return the rows of some keys."""
+    kept = np.flatnonzero(np.isin(found.keys, keys))
+    if len(kept) == len(found):
+        return found
+    columns = {name: [values[i] for i in kept] for name, values in found.columns.items()}
+    return replace(found, keys=found.keys[kept], ids=[found.ids[i] for i in kept], X=found.X[kept], columns=columns)
 
 
 def _members(rows: Features, label: str) -> Counter[str]:
@@ -165,7 +181,7 @@ def _members(rows: Features, label: str) -> Counter[str]:
 
 
 def _candidate(collection: Collection, it: Chosen, found: Features, keys: Keys) -> Candidate:
-    X = found.X[np.searchsorted(found.keys, keys)]
+    X = found.X if len(keys) == len(found) else found.X[np.searchsorted(found.keys, keys)]
     return Candidate(it.name, it.kind, X, speed(collection, it.space), it.space.dim * BYTES, it.of)
 
 
@@ -184,7 +200,7 @@ def speed(collection: Collection, space: Space) -> float | None:
 
 
 def _raw(
-    collection: Collection, task: labels.Task, notes: list[str], workers: int | None, say: Callable[[str], None]
+    collection: Collection, task: labels.Task, notes: list[str], workers: int | None, say: Say
 ) -> tuple[labels.Task, list[Candidate]]:
     """Return the controls that need no encoder, and the task without the few items whose content is gone."""
     rows = raw.rows(collection, task.keys)
@@ -193,9 +209,9 @@ def _raw(
         notes.append("The items are pictures and texts: neither pixels nor words are a control of all of them.")
         return task, []
     if media == {"text"}:
-        say("counting words")
+        say(Step("contents", "counting words"))
         return task, [tfidf([row["text"] or "" for row in rows])]
-    say("decoding pictures")
+    say(Step("contents", "decoding pictures"))
     images, good = raw.pictures(collection, rows, workers)
     gone = int((~good).sum())
     if gone > MOST_GONE * len(good):

@@ -33,8 +33,11 @@ class LabelsSaved:
         if self.bound == "at least":
             return f"The pretrained encoder is worth at least {size} times your labels."
         if self.bound == "at most":
-            return f"The pretrained encoder is worth at most {size} of your labels each."
+            return f"With the pretrained encoder a label is worth at most {size} of one with the best control."
         low, high = self.interval
+        if self.times < 1:
+            span = f"({low:.1f} to {high:.1f})"
+            return f"With the pretrained encoder a label is worth {size} {span} of one with the best control."
         return f"The pretrained encoder is worth about {size} times your labels ({low:.1f} to {high:.1f})."
 
     def as_json(self) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def _verdict(
         "bias_corrected_accuracy": bias_corrected(order, on.resampler), "compared": len(ranked), "margin": margin,
         "items": len(on), "units": len(on.resampler.sizes), "left_out": left_out,
     }  # fmt: skip
-    sentence = f"{first.name} gets {percent(whole.accuracy)} ({span(interval)}) of {len(on)} items right, held out"
+    sentence = f"{first.name} gets {percent(whole.accuracy)} ({span(interval)}) of {len(on):,} items right, held out"
     sentence += " and corrected for choosing it; " if len(ranked) > 1 else ". "
     tied = tuple(line.name for line in rest)
     return Verdict(first.name, sentence + _remainder(ranked, rest, margin), interval, evidence, tied)

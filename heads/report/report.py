@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from heads.report import tables
 from heads.report.answers import Answers, Asked, Probed
-from heads.report.candidates import Candidate
 from heads.report.compare import items_needed
 from heads.report.curve import Curve, fit, measure
 from heads.report.domain import Reference, domain
@@ -20,12 +20,14 @@ from heads.report.freeze import Read as Frozen
 from heads.report.gather import Gathered
 from heads.report.labels_saved import LabelsSaved, labels_saved
 from heads.report.leakage import leakage
+from heads.report.neighbours import READ, Neighbours, by_neighbours
 from heads.report.noise import noise
 from heads.report.pilot import pilot
-from heads.report.probes import FOLDS, Plan, Probe, linear, linear_head, plan
+from heads.report.probes import FOLDS, Plan, Probe, cross_validated, linear, linear_head, plan
 from heads.report.ranking import ALL_UP_TO, rank, ridge_of, worth_probing
 from heads.report.ridge import RidgeProbe
 from heads.report.signs import Signs, contrasts
+from heads.report.steps import Say, Step, silent
 from heads.report.task import task
 from heads.report.terms import TermCounts
 from heads.report.transfer import Transfer, transfer
@@ -34,7 +36,6 @@ from heads.report.verdict import MARGIN, Verdict, not_enough
 
 DISCORDANT = 0.2
 DRAWS, FEW_DRAWS = 8, 3
-Say = Callable[[str], None]
 
 
 def report(
@@ -42,7 +43,7 @@ def report(
     asked: Asked,
     reference: Callable[[str], Reference] | None = None,
     mlp: Callable[[], Any] | None = None,
-    say: Say = lambda message: None,
+    say: Say = silent,
 ) -> dict[str, Any]:
     """Answer the five questions.
 
@@ -60,25 +61,27 @@ def report(
     probed = probe(found, on, asked, say)
     ours = probed.of("encoder", "layer")
     ranking = rank(ours, probed.candidates, on, ridge=_encoders(probed))
+    voted = probed.of("encoder", head="knn")
     moved, deeper = (
-        transfer(probes, probed.controls, on, twins=probed.twins) for probes in (probed.of("encoder") or ours, ours)
+        transfer([*probes, *voted], probed.controls, on, twins=probed.twins)
+        for probes in (probed.of("encoder") or ours, ours)
     )
     base = max(probed.of("encoder") or ours, key=lambda p: p.accuracy)
     present = probed.probes.get(asked.default or "", base)
-    say("learning curves")
-    signs = _signs(found, probed, base, mlp, asked, say)
-    control = probed.candidates[moved.verdict.evidence["control"]]
-    bar = _curve(control, probed, asked)
+    control = moved.verdict.evidence["control"]
+    curves = _curves([base.name, control, present.name], probed, asked, say)
+    signs = _signs(found, probed, base, curves[base.name], mlp, asked, say)
     fitted = task(signs, on, delta=asked.delta)
-    say("comparing domains")
+    say(Step("domain"))
     near = domain(
         _dense(probed, base.name), on.units, None if reference is None else reference(base.name), seed=asked.seed
     )
     answers = Answers(
         asked, probed, base.name, present.name, ranking, _beside(moved, deeper), fitted, near,
-        _freeze(found, probed, signs, base, present, moved, asked), signs, bar, _saved(signs.curve, bar, asked),
+        _freeze(found, probed, signs, curves[present.name], base, present, moved, asked), signs, curves[control],
+        _saved(curves[base.name], curves[control], asked),
     )  # fmt: skip
-    say("scores without training")
+    say(Step("scores"))
     return tables.document(found, answers, {name: v.as_json() for name, v in answers.verdicts.items()})
 
 
@@ -98,44 +101,52 @@ def _encoders(probed: Probed) -> dict[str, RidgeProbe]:
 
 
 def probe(found: Gathered, on: Plan, asked: Asked, say: Say) -> Probed:
-    """Probe every candidate; above 2,000 rows the three best of encoders and of controls by ridge, and the default."""
+    """Probe every candidate; above 2,000 rows the three best of encoders and of controls by ridge, and the default. Up
+    to 2,000 rows encoders and what is raw are also read by neighbours."""
     every = [*found.encoders, *found.controls]
     cheap: dict[str, RidgeProbe] = {}
     chosen = every
     if len(on) > ALL_UP_TO:
-        say(f"ridge probes of {len(every)} candidates")
         dense = [c for c in every if not isinstance(c.X, TermCounts) and c.kind != "majority"]
-        cheap = ridge_of(dense, on)
+        for at, candidate in enumerate(dense):
+            say(Step("ridge", candidate.name, at, len(dense)))
+            cheap |= ridge_of([candidate], on)
         kept = worth_probing(found.encoders, cheap, on, asked.default)
         if not any(c.kind == "encoder" for c in kept):
             kept += [max((c for c in found.encoders if c.kind == "encoder"), key=lambda c: cheap[c.name].accuracy)]
         controls = worth_comparing([c for c in dense if c.control], cheap, len(on))
         chosen = [*kept, *controls, *(c for c in found.controls if c.name not in cheap)]
     probes = {}
-    for at, candidate in enumerate(chosen, 1):
-        say(f"probing {at}/{len(chosen)}: {candidate.name}")
+    for at, candidate in enumerate(chosen):
+        say(Step("probes", candidate.name, at, len(chosen)))
         probes[candidate.name] = linear(candidate, on)
-    return Probed(on, {c.name: c for c in every}, probes, cheap)
+    near = [by_neighbours(c) for c in chosen if c.kind in READ] if len(on) <= ALL_UP_TO else []
+    probes |= {c.name: cross_validated(c, on, Neighbours, head="knn") for c in near}
+    return Probed(on, {c.name: c for c in [*every, *near]}, probes, cheap)
 
 
 def _dense(probed: Probed, name: str) -> Any:
     return probed.candidates[name].X
 
 
-def _curve(candidate: Candidate, probed: Probed, asked: Asked) -> Curve:
-    """Measure and fit a curve, with the penalty that the candidate's own probes chose: one fit a size and draw."""
-    on, C = probed.on, probed.probes[candidate.name].C
-    draws = DRAWS if len(on) <= ALL_UP_TO else FEW_DRAWS
-    return fit(measure(candidate, on, lambda: linear_head(candidate, C), draws=draws), seed=asked.seed)
+def _curves(names: Sequence[str], probed: Probed, asked: Asked, say: Say) -> dict[str, Curve]:
+    """Measure and fit a curve for each, with the penalty that its own probes chose: one fit a size and draw."""
+    on, found = probed.on, {}
+    draws, every = DRAWS if len(on) <= ALL_UP_TO else FEW_DRAWS, list(dict.fromkeys(names))
+    for at, name in enumerate(every):
+        say(Step("curves", name, at, len(every)))
+        it, C = probed.candidates[name], probed.probes[name].C
+        make = Neighbours if it.head == "knn" else partial(linear_head, it, C)
+        found[name] = fit(measure(it, on, make, draws=draws), seed=asked.seed)
+    return found
 
 
 def _signs(
-    found: Gathered, probed: Probed, base: Probe, mlp: Callable[[], Any] | None, asked: Asked, say: Say
+    found: Gathered, probed: Probed, base: Probe, curve: Curve, mlp: Callable[[], Any] | None, asked: Asked, say: Say
 ) -> Signs:
     on, candidate = probed.on, probed.candidates[base.name]
     layers = [p for p in probed.of("layer") if found.parents.get(p.name) == base.name]
-    curve = _curve(candidate, probed, asked)
-    say("other heads")
+    say(Step("heads", base.name))
     return Signs(
         base, contrasts(candidate, on, mlp), layers, curve=curve, noise=noise(base, on.resampler),
         leakage=leakage(_dense(probed, base.name), on.y, on.units, seed=asked.seed),
@@ -143,7 +154,8 @@ def _signs(
 
 
 def _freeze(
-    found: Gathered, probed: Probed, signs: Signs, base: Probe, present: Probe, moved: Transfer, asked: Asked
+    found: Gathered, probed: Probed, signs: Signs, curve: Curve, base: Probe, present: Probe, moved: Transfer,
+    asked: Asked,
 ) -> Verdict:  # fmt: skip
     """Ask whether to stay with what is in use: every other encoder and layer, and other heads on it, may be better,
     and so may be the control, where pretraining hurts."""
@@ -152,7 +164,6 @@ def _freeze(
     others += [replace(p, name=f"{p.name} with {p.head}") for p in signs.contrasts]
     if moved.verdict.value == "hurts":
         others.append(probed.probes[moved.verdict.evidence["control"]])
-    curve = signs.curve if present is base else _curve(it, probed, asked)
     return freeze(Frozen(
         present.accuracy, on.resampler.interval(present.correct.mean(axis=0)), len(on), curve,
         [on.compare(p, present) for p in others], _ceiling(signs, asked), _pilot(found, probed, base, asked),
@@ -179,8 +190,7 @@ def _ceiling(signs: Signs, asked: Asked) -> Ceiling | None:
     return ceiling(target=asked.target, human_disagreement=asked.human, noise=rate)
 
 
-def _saved(ours: Curve | None, bar: Curve, asked: Asked) -> LabelsSaved:
-    assert ours is not None
+def _saved(ours: Curve, bar: Curve, asked: Asked) -> LabelsSaved:
     sizes = ours.measured.sizes.astype(float)
     return labels_saved(sizes, ours.measured.errors, bar.measured.errors, seed=asked.seed)
 

@@ -65,17 +65,17 @@ class FoldRidge:
 
     def probe(self, y: Ints, n_classes: int) -> RidgeProbe:
         """Predict every fold by the others, the penalty chosen among `GRID` by accuracy inside those others."""
-        hot = [_one_hot(y[at], n_classes) for at in self.rows]
+        known = self._known([_one_hot(y[at], n_classes) for at in self.rows])
         right = np.zeros((len(GRID), len(self.parts)))
         for f, g in combinations(range(len(self.parts)), 2):
-            for c, weights in enumerate(self._solved(hot, (f, g), GRID)):
+            for c, weights in enumerate(self._solved(known, (f, g), GRID)):
                 right[c, f] += self._hits(g, weights, y).sum()
                 right[c, g] += self._hits(f, weights, y).sum()
         held = np.array([len(self.fold) - len(at) for at in self.rows])
         chosen = right.argmax(axis=0)
         correct = np.zeros(len(y), dtype=bool)
         for f, at in enumerate(self.rows):
-            (weights,) = self._solved(hot, (f,), [GRID[chosen[f]]])
+            (weights,) = self._solved(known, (f,), [GRID[chosen[f]]])
             correct[at] = self._hits(f, weights, y)
         return RidgeProbe(correct, right.max(axis=0) / held)
 
@@ -87,9 +87,10 @@ class FoldRidge:
 
     def _fits(self, ys: Sequence[Ints], n_classes: int) -> Fit:
         hot = [np.concatenate([_one_hot(y[at], n_classes) for y in ys], axis=1) for at in self.rows]
+        known = self._known(hot)
         right, error = np.zeros(len(ys)), np.zeros(len(ys))
         for f, at in enumerate(self.rows):
-            ((W, b),) = self._solved(hot, (f,), [FIXED])
+            ((W, b),) = self._solved(known, (f,), [FIXED])
             given = (self.parts[f] @ W + b).reshape(len(at), len(ys), n_classes)
             right += (given.argmax(axis=2) == np.stack([y[at] for y in ys], axis=1)).sum(axis=0)
             error += ((given - hot[f].reshape(given.shape)) ** 2).sum(axis=(0, 2), dtype=np.float64)
@@ -98,16 +99,23 @@ class FoldRidge:
     def _hits(self, f: int, weights: tuple[FloatMatrix, FloatMatrix], y: Ints) -> NDArray[np.bool_]:
         return np.asarray((self.parts[f] @ weights[0] + weights[1]).argmax(axis=1) == y[self.rows[f]])
 
+    def _known(self, hot: list[FloatMatrix]) -> list[tuple[Floats, Floats]]:
+        """Return for each fold what its labels add to the equations: products with the rows, and counts."""
+        return [
+            (np.asarray(part.T @ own, dtype=np.float64), own.sum(axis=0, dtype=np.float64))
+            for part, own in zip(self.parts, hot, strict=True)
+        ]
+
     def _solved(
-        self, hot: list[FloatMatrix], without: tuple[int, ...], penalties: Sequence[float]
+        self, known: list[tuple[Floats, Floats]], without: tuple[int, ...], penalties: Sequence[float]
     ) -> list[tuple[FloatMatrix, FloatMatrix]]:
         """Return (W, b) for each penalty, fitted to all folds but `without`, the intercept unpenalised."""
         kept = [k for k in range(len(self.parts)) if k not in without]
         n = sum(len(self.rows[k]) for k in kept)
         mean = np.sum([self.sums[k] for k in kept], axis=0) / n
-        share = np.sum([hot[k].sum(axis=0, dtype=np.float64) for k in kept], axis=0) / n
+        share = np.sum([known[k][1] for k in kept], axis=0) / n
         gram = np.sum([self.grams[k] for k in kept], axis=0) - n * np.outer(mean, mean)
-        target = np.sum([self.parts[k].T @ hot[k] for k in kept], axis=0) - n * np.outer(mean, share)
+        target = np.sum([known[k][0] for k in kept], axis=0) - n * np.outer(mean, share)
         unit = max(float(np.trace(gram)) / len(gram), float(np.finfo(np.float64).tiny))
         found = []
         for penalty in penalties:

@@ -27,7 +27,9 @@ BINS = 20
 def document(found: Gathered, answers: Answers, verdicts: Mapping[str, Any]) -> dict[str, Any]:
     """Return `verdicts encoders tables figures notes`. Positions of items are told as ids."""
     probed = answers.probed
-    scored = {c.name: scores(c, probed.on) for c in probed.candidates.values() if c.kind != "majority"}
+    scored = {
+        c.name: scores(c, probed.on) for c in probed.candidates.values() if c.kind != "majority" and c.head == "linear"
+    }
     accuracy = {name: probe.accuracy for name, probe in probed.probes.items()}
     tables = {
         "controls": _controls(answers, scored),
@@ -187,7 +189,7 @@ def _code(answers: Answers, base: Candidate) -> dict[str, Any]:
     if len(on) > MOST_CODED:
         return {}
     control = answers.probed.candidates[answers.transfer.verdict.evidence["control"]]
-    return {c.name: online_code(c, on) for c in (base, control)}
+    return {c.name: online_code(c, on) for c in (base, control) if c.head == "linear"}
 
 
 def _selectivity(answers: Answers, base: Candidate) -> dict[str, Any] | None:

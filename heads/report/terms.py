@@ -82,7 +82,9 @@ class SparseLinear:
 
     def _choose(self, X: Any, y: Ints, groups: ArrayLike) -> tuple[float, float]:
         fold = assign(np.asarray(groups).astype(str).tolist(), y, FOLDS, self.seed)
-        parts = [k for k in range(FOLDS if len(y) <= ALL_FOLDS_UP_TO else 1) if 0 < (fold == k).sum() < len(y)]
+        parts = [k for k in range(FOLDS if len(y) <= ALL_FOLDS_UP_TO else 1) if _can_score(y, fold == k)]
+        if not parts:
+            return 1.0, np.nan
         losses = [np.concatenate([_losses(X, y, fold == k, C) for k in parts]) for C in GRID]
         best = int(np.argmin([rows.mean() for rows in losses]))
         worse = [rows - losses[best] for rows in losses]
@@ -96,6 +98,12 @@ class SparseLinear:
 
 def _logistic(C: float) -> LogisticRegression:
     return LogisticRegression(C=C, tol=1e-3, max_iter=1000)
+
+
+def _can_score(y: Ints, held: NDArray[np.bool_]) -> bool:
+    """Say whether the rows that are not held have two classes, and one that is held has one of these."""
+    learned = np.unique(y[~held])
+    return len(learned) > 1 and bool(np.isin(y[held], learned).any())
 
 
 def _losses(X: Any, y: Ints, held: NDArray[np.bool_], C: float) -> NDArray[np.float64]:

@@ -43,6 +43,7 @@ def follow(client: TestClient, begun: Any) -> list[tuple[str, dict[str, Any]]]:
     assert begun.status_code == 202, begun.text
     text = client.get(f"{begun.headers['location']}/events").text
     blocks = [dict(line.split(": ", 1) for line in block.split("\n")) for block in text.strip().split("\n\n")]
+    blocks = [block for block in blocks if "" not in block]
     return [(block["event"], json.loads(block["data"])) for block in blocks]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from heads.report.candidates import tfidf
@@ -63,3 +64,12 @@ def test_noise_is_regularised_most() -> None:
     noise = SparseLinear().fit(X, np.random.default_rng(1).permutation(y), groups=np.arange(80))
     assert clear.model_.C > noise.model_.C
     assert clear.inner_ > noise.inner_
+
+
+@pytest.mark.parametrize("y", [np.arange(10), np.array([0] * 9 + [1]), np.array([0] * 5 + [1, 2, 3, 4, 5])])
+def test_few_rows_of_many_classes_leave_nothing_to_choose_by_and_still_fit(y: np.ndarray) -> None:
+    counts = TermCounts.of([f"cold soup number {k} of the day" for k in range(10)])
+    rows = np.arange(10)
+    made = SparseLinear().fit(counts.weighted(rows, rows), y, rows)
+    assert made.predict_proba(counts.weighted(rows, rows)).shape == (10, len(np.unique(y)))
+    assert made.C_ in (0.1, 1.0, 10.0, 100.0, 1000.0)
