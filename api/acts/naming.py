@@ -86,7 +86,8 @@ class Naming(Classifying):
         from heads.zero_shot import ZeroShot, prompts
 
         with self._naming_encoder(name, None, space) as encoder:
-            return ZeroShot.of(labels, encoder.encode(prompts(labels, templates), role="query")).weights
+            named = [("text", prompt) for prompt in prompts(labels, templates)]
+            return ZeroShot.of(labels, np.concatenate(self.encoded(encoder, encoder.space, named))).weights
 
     @contextmanager
     def _naming_encoder(self, collection: str | None, model: str | None, space: str | None) -> Iterator[Encoder]:

@@ -64,7 +64,7 @@ def begin_report(collection: CollectionName, asked: ReportRequest, acts: Serves)
     return _begun(acts, "reports", collection, asked)
 
 
-@router.post("/v1/collections/{collection}/finetune", status_code=202, responses=Begun)
+@router.post("/v1/collections/{collection}/finetune", status_code=202, responses=Begun, dependencies=ONCE)
 def begin_finetune(collection: CollectionName, asked: FinetuneRequest, acts: Serves) -> Document:
     """Tune an encoder on labelled items, embed the collection with it, and measure what was gained."""
     return _begun(acts, "finetune", collection, asked)

@@ -18,7 +18,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from index.view import View
 UNIT = "requests"
 CLIENTS = (1, 8, 64)
 ROWS, K = 5000, 10
+MODEL, HALF = "bundled:minilm", "bundled:minilm?dtype=bfloat16"
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 STARTING_S = 120.0
@@ -44,7 +45,19 @@ def contenders(work: Path, options: Namespace) -> list[Contender]:
     base, queries = vectors.planted(options.rows or ROWS, 64 if options.quick else 640)
     collection = vectors.filled(work, base)
     peer = started([str(HERE / "serve_peers.py"), "{port}", inputs.minilm_folder()], "/openapi.json")
-    command = ["-m", "api", "--store", str(work / "store"), "serve", "--port", "{port}", "--model", "bundled:minilm"]
+    command = [
+        "-m",
+        "api",
+        "--store",
+        str(work / "store"),
+        "serve",
+        "--port",
+        "{port}",
+        "--model",
+        MODEL,
+        "--model",
+        HALF,
+    ]
     ours = started(command, "/readyz")
     view = View(collection, collection.space())
     texts = inputs.paragraphs(64 if options.quick else 384)
@@ -66,21 +79,20 @@ def searches(work: Path, view: View, queries: FloatMatrix, ours: str, peer: str)
 
 def embeddings(work: Path, texts: Sequence[str], ours: str, peer: str) -> Iterator[Contender]:
     """Yield embeddings of one text a request at 64 clients, beside the library's batches; no text comes twice."""
-    encoder, scope, turn = load_encoder("bundled:minilm"), "embeddings, 64 at once", iter(range(10**6))
+    encoder, scope, turn = load_encoder(MODEL), "embeddings, 64 at once", iter(range(10**6))
 
-    def fresh() -> Path:
+    def fresh(model: str = MODEL) -> Path:
         # what was asked before is answered from memory: each round asks for other texts
         words = [f"{next(turn)} {text}" for text in texts]
-        return lines(work / "texts", [{"model": "bundled:minilm", "input": text} for text in words])
+        return lines(work / "texts", [{"model": model, "input": text} for text in words])
 
     yield Contender(
         "limit", "the library, all in one call", lambda: len(encoder.encode(list(texts))), scope,
         "the texts sorted by length and cut into batches",
     )  # fmt: skip
-    for role, name, url in (
-        ("peer", "sentence-transformers, a request at a time", peer), ("us", "permafrost serve", ours)
-    ):  # fmt: skip
-        yield remote(role, name, f"{url}/v1/embeddings", 64, fresh, scope)
+    yield remote("peer", "sentence-transformers, a request at a time", f"{peer}/v1/embeddings", 64, fresh, scope)
+    for name, model in (("permafrost serve", MODEL), ("permafrost serve, bfloat16", HALF)):
+        yield remote("us", name, f"{ours}/v1/embeddings", 64, partial(fresh, model), scope)
 
 
 def local(name: str, view: View, queries: FloatMatrix, scope: str) -> Contender:
