@@ -27,7 +27,7 @@ def twin(of: str, seed: int, shift: float = 0.0) -> Candidate:
 def found(*controls: Candidate) -> Gathered:
     units: Any = [f"u{i}" for i in range(120)]
     keys: Any = np.arange(120)
-    task = labels.Task(keys, np.zeros((120, 1), np.float32), Y, ["x", "y"], units, np.arange(120), {}, 0, 0.0)
+    task = labels.Task(keys, np.zeros((120, 1), np.float32), Y, ["x", "y"], units, np.arange(120), None, {})
     return Gathered("c", "label", task, units, [], [*controls, majority(120)], {})
 
 
