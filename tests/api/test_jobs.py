@@ -42,8 +42,8 @@ def ended(jobs: Jobs, id: str) -> dict[str, Any]:
 def follow(client: TestClient, begun: Any) -> list[tuple[str, dict[str, Any]]]:
     assert begun.status_code == 202, begun.text
     text = client.get(f"{begun.headers['location']}/events").text
-    blocks = [dict(line.split(": ", 1) for line in block.split("\n")) for block in text.strip().split("\n\n")]
-    blocks = [block for block in blocks if "" not in block]
+    lines = [[line for line in block.split("\n") if line[:1] != ":"] for block in text.strip().split("\n\n")]
+    blocks = [dict(line.split(": ", 1) for line in block) for block in lines if block]
     return [(block["event"], json.loads(block["data"])) for block in blocks]
 
 
