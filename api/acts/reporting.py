@@ -43,8 +43,8 @@ class Reporting(Again, Reported):
     def report(
         self, name: str, /, *, label: str, encoders: Sequence[str] = (), reference: str | None = None,
         target: float | None = None, human: float | None = None, delta: float = 0.02,
-        layers: bool = True, controls: bool = True, group: str | None = None, where: Any = None, min_class_size: int = 5,
-        html: bool = True, seed: int = 0, watch: Watch = unwatched, say: Say = silent,
+        layers: bool = True, controls: bool = True, group: str | None = None, where: Any = None,
+        min_class_size: int = 5, html: bool = True, seed: int = 0, watch: Watch = unwatched, say: Say = silent,
     ) -> dict[str, Any]:  # fmt: skip
         """Make the transfer report of a collection and keep it under `reports/<n>/`.
 
@@ -84,8 +84,10 @@ class Reporting(Again, Reported):
         )  # fmt: skip
         found = self._drawn_again(collection, found, seed, notes, watch, say) if controls else found
         found.notes[:0] = notes
-        refer = other and partial(self._reference, other, {c.name: c.space for c in chosen}, seed, watch)
-        made = answer(found, replace(asked, default=_default(collection, chosen)), refer, _mlp(seed), say)
+        peer = (
+            None if other is None else partial(self._reference, other, {c.name: c.space for c in chosen}, seed, watch)
+        )
+        made = answer(found, replace(asked, default=_default(collection, chosen)), peer, _mlp(seed), say)
         made |= {"collection": name, "label": label, "reference": reference, "seed": seed}
         made["seconds"] = round(time.monotonic() - started, 3)
         page = report_page.html(made, self._thumbnails(collection, found, made)) if html else None
