@@ -84,10 +84,8 @@ class Reporting(Again, Reported):
         )  # fmt: skip
         found = self._drawn_again(collection, found, seed, notes, watch, say) if controls else found
         found.notes[:0] = notes
-        peer = (
-            None if other is None else partial(self._reference, other, {c.name: c.space for c in chosen}, seed, watch)
-        )
-        made = answer(found, replace(asked, default=_default(collection, chosen)), peer, _mlp(seed), say)
+        refer = self._referring(other, chosen, seed, watch)
+        made = answer(found, replace(asked, default=_default(collection, chosen)), refer, _mlp(seed), say)
         made |= {"collection": name, "label": label, "reference": reference, "seed": seed}
         made["seconds"] = round(time.monotonic() - started, 3)
         page = report_page.html(made, self._thumbnails(collection, found, made)) if html else None
@@ -170,6 +168,13 @@ class Reporting(Again, Reported):
                         raise
                     notes.append(f"{one.name} was left out: {error.what}.")
             return ready
+
+    def _referring(
+        self, other: Collection | None, chosen: Sequence[Chosen], seed: int, watch: Watch
+    ) -> Callable[[str], Reference] | None:
+        """Return what gives a reference by the name of an encoder; None where no collection is one."""
+        spaces = {one.name: one.space for one in chosen}
+        return None if other is None else partial(self._reference, other, spaces, seed, watch)
 
     def _reference(
         self, other: Collection, spaces: Mapping[str, Space], seed: int, watch: Watch, name: str
