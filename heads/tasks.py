@@ -18,7 +18,6 @@ from heads.holding import Held, fitted, held_out, settled
 from heads.honest import Wishes, account
 from heads.kind import CLASSES, MULTILABEL, ORDINAL, REGRESSION, EstimatorClass, maker, reads_texts
 from heads.labels import Task
-from heads.report import pilot
 from index.features import Features
 from index.view import unit as to_unit
 
@@ -167,6 +166,9 @@ def _unseen(rows: Features, task: Task | numbers.Measured, held: Any, seen: froz
     """
     if not seen:
         return held
+    # scikit-learn takes a second to import, and what only reads heads has no use for it
+    from heads.report import pilot
+
     hashes = dict(zip(rows.keys.tolist(), rows.columns["content_hash"], strict=True))
     free = set(pilot.parts(task.units, [hashes[key] for key in task.keys.tolist()], seen)[1].tolist())
     kept = np.array([at for at, row in enumerate(held.rows.tolist()) if row in free], dtype=np.intp)

@@ -347,7 +347,7 @@ def test_verify_names_what_is_damaged_and_mends_it(run: Run, store: Path) -> Non
 
 def test_encoders_are_listed_by_pattern(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "embedder.encoder.catalogue", lambda pattern: [n for n in ("hashing:64", "pixels:8") if pattern in n]
+        "api.acts.keeping.catalogue", lambda pattern: [n for n in ("hashing:64", "pixels:8") if pattern in n]
     )
     assert run("encoders", "hash", "--json").json == {"encoders": ["hashing:64"]}
     assert run("encoders").out == "hashing:64\npixels:8\n"

@@ -43,7 +43,7 @@ def test_a_wrong_runtime_is_refused_as_a_flag_and_as_a_setting(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "t.csv").write_text("text\nfrost\n", encoding="utf-8")
-    embed = ("embed", str(tmp_path / "t.csv"), "--into", "c", "--encoder", "hashing:8", "--json")
+    embed = ("--store", tmp_path / "s", "embed", tmp_path / "t.csv", "--into", "c", "--encoder", "hashing:8", "--json")
     said = run(*embed, "--runtime", "openvinno")
     assert said.code == 2
     assert "openvino" in said.json["error"]["hint"]

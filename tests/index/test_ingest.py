@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,15 @@ def test_a_run_of_the_same_space_at_the_same_time_is_refused(tmp_path: Path) -> 
         run(collection, Rows({"x": "y"}))
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python's own answer to Ctrl-C, whatever ran here before."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("point", ["items", "vectors"])
 def test_a_signal_within_a_commit_waits_for_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
@@ -214,14 +224,14 @@ def test_a_signal_within_a_commit_waits_for_its_end(
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(files, "fault", fault)
-    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         run(collection, Rows({f"{k}": f"text {k}" for k in range(5)}))
     assert sent
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert len(contents(collection, SPACE)) == 5
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_signal_does_not_wait() -> None:
     reached = []
 

@@ -14,7 +14,7 @@ from heads.report.freeze import Ceiling, Pilot, Read, ceiling, freeze, pilot_cos
 
 def compared(a: str, low: float, high: float, p: float = 0.001) -> Comparison:
     middle = (low + high) / 2
-    nb = NadeauBengio(1.0, 4, p, (low, high))
+    nb = NadeauBengio(1.0, 4, p, (low, high), (low, high))
     return Comparison(a, "frozen", middle, (low, high), (low, high), (low, high), p, nb, p, 0.1, 1.0, 500, 500)
 
 
