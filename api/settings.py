@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     device: str = "auto"
     runtime: str = "torch"
     workers: int = 0
-    recall_sample: float = Field(0.01, ge=0, le=1)
+    recall_sample: float = Field(default=0.01, ge=0, le=1)
     openai_base_url: str = ""
     openai_api_key: SecretStr | None = None
 
