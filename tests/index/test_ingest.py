@@ -207,6 +207,8 @@ import os, signal, sys
 from pathlib import Path
 from index import files
 from tests.index.tools import Rows, fresh, run
+# a process that a script starts in the background ignores Ctrl-C
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sent = []
 def fault(point):
     if point == sys.argv[2] and not sent:
@@ -222,6 +224,7 @@ except KeyboardInterrupt:
 IMPATIENT = """
 import os, signal
 from index import files
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     with files.unbroken():
         for n in range(2):
