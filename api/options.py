@@ -24,6 +24,11 @@ Space = Annotated[str | None, option("The Space: an alias, a fingerprint, or an 
 Where = Annotated[
     str | None, option("Only items that pass, such as \"year >= 2020 AND label = 'cat'\".", metavar="SQL")
 ]
+Split = Annotated[str | None, option("A column that says train or test.", metavar="X")]
+Group = Annotated[
+    str | None, option("A column of what must not be parted, such as a patient. Default: group.", metavar="X")
+]
+SmallestClass = Annotated[int, option("Leave out classes that have fewer.", metavar="N", min=2, show_default=True)]
 Device = Annotated[str | None, option("auto, cpu, cuda or cuda:N.", metavar="D")]
 Runtime = Annotated[str | None, option("What runs the networks: torch, openvino, onnx or auto.", metavar="R")]
 Ids = Annotated[list[str] | None, option("A stored item; may be repeated.", metavar="ID")]

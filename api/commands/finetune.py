@@ -42,14 +42,10 @@ def run(
     batch_size: Annotated[int, option("Items in a step.", metavar="N", min=1, show_default=True)] = 32,
     rank: Annotated[int, option("Of the additions of lora.", metavar="N", min=1, show_default=True)] = 8,
     alpha: Annotated[float, option("Their scale is alpha over rank.", metavar="X", show_default=True)] = 16.0,
-    split: Annotated[str | None, option("A column that says train or test.", metavar="X")] = None,
-    group_column: Annotated[
-        str | None, option("A column of what must not be parted, such as a patient. Default: group.", metavar="X")
-    ] = None,
+    split: options.Split = None,
+    group_column: options.Group = None,
     where: options.Where = None,
-    min_class_size: Annotated[
-        int, option("Leave out classes that have fewer.", metavar="N", min=2, show_default=True)
-    ] = 5,
+    min_class_size: options.SmallestClass = 5,
     limit: Annotated[int | None, option("Tune on so many labelled items.", metavar="N", min=1)] = None,
     out: Annotated[str | None, option("Keep the weights in this new folder.", metavar="FOLDER")] = None,
     workers: Annotated[int | None, option("Processes that decode pictures.", metavar="N", min=1, max=256)] = None,

@@ -25,13 +25,9 @@ def run(
     controls: Annotated[
         bool, option("Also compare untrained weights, pixels or words.", "--controls/--no-controls")
     ] = True,
-    group_column: Annotated[
-        str | None, option("A column of what must not be parted, such as a patient. Default: group.", metavar="X")
-    ] = None,
+    group_column: options.Group = None,
     where: options.Where = None,
-    min_class_size: Annotated[
-        int, option("Leave out classes that have fewer.", metavar="N", min=2, show_default=True)
-    ] = 5,
+    min_class_size: options.SmallestClass = 5,
     html: Annotated[str | None, option("Also write the page to this file.", metavar="F")] = None,
     device: options.Device = None,
     seed: Annotated[int, option("For folds and draws.", metavar="N", min=0, show_default=True)] = 0,

@@ -47,10 +47,8 @@ def run(
     head: Annotated[str, option("The kind of head.", metavar="KIND", show_default=True)] = "linear",
     space: options.Space = None,
     name: Annotated[str | None, option("The head's name; the label's, without one.", metavar="H")] = None,
-    split: Annotated[str | None, option("A column that says train or test.", metavar="X")] = None,
-    group_column: Annotated[
-        str | None, option("A column of what must not be parted, such as a patient. Default: group.", metavar="X")
-    ] = None,
+    split: options.Split = None,
+    group_column: options.Group = None,
     where: options.Where = None,
     min_class_size: Annotated[
         int, option("Leave out classes that have fewer.", metavar="N", min=1, show_default=True)

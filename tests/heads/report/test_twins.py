@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from heads import labels
+from heads.report import report as questions
+from heads.report.answers import Asked
 from heads.report.candidates import Candidate, majority
 from heads.report.compare import draw_error, paired
 from heads.report.gather import Gathered
+from heads.report.probes import plan
 from heads.report.ridge import RidgeProbe
 from heads.report.selection import drawn, nested
 from heads.report.transfer import bar_of, transfer
@@ -55,6 +59,18 @@ def test_of_many_rows_the_twin_drawn_most_often_stands_for_all_twins() -> None:
     kept = worth_comparing(controls, ridge, 3000)
     assert [c.name for c in kept] == ["a0", "a1", "a2", "p", "q"]
     assert worth_comparing(controls, ridge, 2000) == controls
+
+
+def test_twins_are_read_by_neighbours_as_encoders_are_and_their_draws_stay_together() -> None:
+    it = found(*(twin("a", k) for k in range(3)))
+    it.encoders.append(replace(twin("e", 9, shift=1.0), kind="encoder"))
+    probed = questions.probe(it, plan(Y, it.ids, repeats=1), Asked(), lambda step: None)
+    voted = {f"a{k} with neighbours": "a with neighbours" for k in range(3)}
+    assert probed.twins == {"a0": "a", "a1": "a", "a2": "a", **voted}
+    assert [p.name for p in probed.of("encoder", head="knn")] == ["e9 with neighbours"]
+    bars = [[p.name for p in family] for family in bar_of(probed.controls, probed.twins)]
+    assert sorted(map(len, bars)) == [1, 3, 3]
+    assert list(voted) in bars
 
 
 def test_the_bar_is_chosen_among_whole_families() -> None:
