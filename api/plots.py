@@ -44,9 +44,7 @@ def short(text: str, most: int = LONGEST) -> str:
 def intervals(name: str, title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """Plot accuracies with their intervals, a row each: `name accuracy interval` and `bar` for a control."""
     shown = [row for row in rows if row["accuracy"] is not None and row["interval"] is not None]
-    best = max(row["accuracy"] for row in shown)
-    # of what is far behind, only that: to scale, it would leave no room for the differences that matter
-    low = math.floor(10 * min(row["interval"][0] for row in shown if row["accuracy"] > best - FAR)) / 10
+    low = math.floor(10 * min(row["interval"][0] for row in _near(shown))) / 10
     span = (1.0 - low) or 1.0
     height = ROW * len(shown) + TOP + BOTTOM
 
@@ -69,6 +67,17 @@ def intervals(name: str, title: str, rows: Sequence[Mapping[str, Any]]) -> str:
         ]
     said = "; ".join(f"{row['name']} {100 * row['accuracy']:.1f} %" for row in shown)
     return figure(name, title, said, marks, height)
+
+
+def _near(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the rows that make the scale: the best encoder and the best control, and what is not far behind.
+
+    Of others the plot says that they are off the scale: they would leave no room for the differences that matter.
+    """
+    firsts = [max(part, key=lambda row: row["accuracy"]) for bar in (False, True)
+              if (part := [row for row in rows if bool(row.get("bar")) is bar])]  # fmt: skip
+    best = max(row["accuracy"] for row in firsts)
+    return [*firsts, *(row for row in rows if row["accuracy"] > best - FAR)]
 
 
 def _ticks(low: float, at: Any, height: float) -> list[str]:
