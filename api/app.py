@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -14,6 +15,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from threadpoolctl import ThreadpoolController
 
 from api.envelope import Envelope, error_reply
 from api.failure import Failure, explain
@@ -24,6 +26,7 @@ from api.serving import Serving
 from api.waiting import Waiting
 from embedder import kinds
 from embedder.errors import PermafrostError, UnknownName
+from index.memory import settle
 
 log = logging.getLogger("permafrost.http")
 ROUTES = "api.routes"
@@ -83,12 +86,23 @@ def warm(service: Serving, readiness: Readiness, *, raising: bool = False) -> No
         service.jobs.listed()
         readiness.phase, readiness.percent = "loading the models", 80
         service.models.load_named()
+        settle()
+        spare_a_core()
         readiness.ready, readiness.phase, readiness.percent = True, "ready", 100
         threading.Thread(target=_sweep, args=(service, readiness), name="sweep", daemon=True).start()
     except Exception as error:
         readiness.phase = f"failed: {explain(error).what}"
         if raising:
             raise
+
+
+def spare_a_core() -> None:
+    """Let BLAS use all processors but one, which is for the event loop.
+
+    Its threads wait by asking again and again: with 2 on 2 cores, 64 clients of a scan got a quarter fewer answers.
+    """
+    for library in ThreadpoolController().select(user_api="blas").lib_controllers:
+        library.set_num_threads(max(1, min(library.num_threads, (os.cpu_count() or 2) - 1)))
 
 
 def _sweep(service: Serving, readiness: Readiness) -> None:

@@ -26,7 +26,7 @@ from api.recent import Name, Recent
 from embedder.batches import ITEM_ERRORS, Batches
 from embedder.encoder import Encoder, ImageTower, TextTower, means
 from embedder.errors import DeadlineExceeded, Overloaded, PermafrostError, Undecodable
-from embedder.packing import PASS_COST, cuts
+from embedder.packing import batches
 from embedder.records import Decoded, Failure, FloatMatrix, Item, Medium, Pixels, Role
 from embedder.space import Space
 
@@ -236,7 +236,7 @@ class Batcher:
                 medium, taken = self._take()
             if taken:
                 self._meter.batch(len(taken), sum(piece.cost for _, piece in taken))
-                self._encode(medium, sorted(taken, key=lambda one: -one[1].cost))
+                self._encode(medium, taken)
 
     def _take(self) -> tuple[Medium, list[tuple[_Request, _Piece]]]:
         """Take pieces of one medium, a few of each request in turn, until a batch is full or nothing waits."""
@@ -264,11 +264,9 @@ class Batcher:
         if medium == "image":
             self._pass(medium, taken)
             return
-        where = "cpu" if self.encoder.device == "cpu" else "cuda"
-        stops, start = cuts([piece.cost for _, piece in taken], MOST_TOKENS, MOST_ROWS, PASS_COST[where]), 0
-        while start < len(taken):
-            self._pass(medium, taken[start : stops[start]])
-            start = int(stops[start])
+        costs = [piece.cost for _, piece in taken]
+        for rows in batches(costs, MOST_TOKENS, MOST_ROWS, self.encoder.device):
+            self._pass(medium, [taken[at] for at in rows])
 
     def _pass(self, medium: Medium, part: Sequence[tuple[_Request, _Piece]]) -> None:
         started = time.perf_counter()

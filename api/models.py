@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from api.batching import Batcher
 from api.metering import resident
 from embedder.encoder import Encoder
 from embedder.errors import OutOfResource, UnknownName, UsageError
+from index.memory import settle
 
 ALIAS = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,62})=(.+:.+)")
 IDLE_S = 900.0
@@ -128,10 +128,11 @@ class Models:
         except OutOfResource:
             held.batcher.close()
             self._forget(name)
-            gc.collect()
+            settle()
             raise
         with self._lock:
             self._loaded[name] = held
+        settle()
         return held
 
     def _make_room(self, more: int) -> None:
@@ -162,7 +163,7 @@ class Models:
             held.batcher.close()
             self._forget(name)
         if gone:
-            gc.collect()
+            settle()
         return len(gone)
 
     def standing(self) -> list[dict[str, Any]]:

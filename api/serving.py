@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -13,8 +15,10 @@ import numpy as np
 
 from api import attending, urls
 from api.acts.putting import Putting
+from api.acts.searching import Searching
 from api.acts.showing import Showing
 from api.batching import Batcher, Made, Value
+from api.gathering import Gathering
 from api.metering import Meter
 from api.models import IDLE_S, Models
 from api.recent import Recent
@@ -27,9 +31,12 @@ from embedder.errors import DeadlineExceeded, Overloaded, PermafrostError, Undec
 from embedder.records import FloatMatrix, Medium, Pixels, Role
 from embedder.space import Space
 from index.readers import reading
+from index.search import Answer
 from index.store import Collection
+from index.view import View
 
 PART = 1024
+SAME = ("k", "exact", "without", "refinement")
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ class Serving(Working, Putting, Showing, Service):
             batcher=self._batcher, memory=self.served.memory, idle_s=self.served.idle_s,
         )  # fmt: skip
 
+        self.gathering = Gathering(os.cpu_count() or 1)
+
     @property
     def fetch(self) -> Callable[[str], bytes] | None:
         """What brings a picture from an address; None where that is not allowed."""
@@ -68,6 +77,7 @@ class Serving(Working, Putting, Showing, Service):
     def close(self) -> None:
         """End the jobs, the models' threads and the worker processes."""
         super().close()
+        self.gathering.close()
         self.models.close()
 
     def fitted(self, encoder: Encoder) -> Encoder:
@@ -96,6 +106,21 @@ class Serving(Working, Putting, Showing, Service):
         needed = any(kind in ("text", "image") for kind, _ in asked)
         with self.models.use(space.encoder) if needed else nullcontext():
             return super().query_vectors(collection, space, asked)
+
+    def nearest(self, view: View, queries: FloatMatrix, asked: Mapping[str, Any]) -> Sequence[Answer]:
+        """Return the answers to queries (m, dim), with others that ask the same where this thread waits for batches.
+
+        Raises:
+            DeadlineExceeded: they were not found within 30 s.
+        """
+        if attending.attended.get() is None:
+            return super().nearest(view, queries, asked)
+        key = id(view), json.dumps(asked["where"], sort_keys=True), *(asked[one] for one in SAME)
+
+        def together(rows: Sequence[FloatMatrix]) -> Sequence[Answer]:
+            return Searching.nearest(self, view, np.stack(rows), asked)
+
+        return attending.result(self.gathering.submit(key, list(queries), together))
 
     def made(self, encoder: Encoder, asked: Sequence[tuple[str, Any]]) -> list[FloatMatrix]:
         """Encode queries in the batches of a model: all texts together, and all pictures.

@@ -15,18 +15,17 @@ from api.batching import DEADLINE_S, LATE, SMALLER
 from embedder.errors import DeadlineExceeded
 
 T = TypeVar("T")
-LOADERS, SEARCHERS, ATTENDED = 8, 4, 64
+LOADERS, ATTENDED = 8, 64
 
 
 class Waiting:
-    """Threads for what may load a model, and for what only computes, apart from those of the other routes.
+    """Threads for what may load a model, and for what waits for batches, apart from those of the other routes.
 
     Made in the event loop.
     """
 
     def __init__(self) -> None:
         self._limiter: CapacityLimiter | None = None
-        self._searches: CapacityLimiter | None = None
         self._attended: CapacityLimiter | None = None
 
     async def aside(self, act: Callable[[], T]) -> T:
@@ -34,15 +33,6 @@ class Waiting:
         if self._limiter is None:
             self._limiter = CapacityLimiter(LOADERS)
         return await to_thread.run_sync(act, limiter=self._limiter)
-
-    async def in_turn(self, act: Callable[[], T]) -> T:
-        """Run what only computes, a few at once, first come first served: more would slow each other down.
-
-        With 40 threads on 2 cores the slowest of 64 clients' searches took ten times the median; with 4, twice.
-        """
-        if self._searches is None:
-            self._searches = CapacityLimiter(SEARCHERS)
-        return await to_thread.run_sync(act, limiter=self._searches)
 
     async def attended(self, request: Request, act: Callable[[], T]) -> T:
         """Run what waits for batches: the more wait, the more go together. It is left once the client has gone.

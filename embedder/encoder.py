@@ -7,7 +7,7 @@ one item and a million take the same path.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Protocol, cast
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from embedder import chunking, kinds, naming
+from embedder import chunking, kinds, naming, packing, tuning
 from embedder.decode.image import to_rgb
 from embedder.decode.text import clean
 from embedder.errors import EncoderError, Undecodable, UsageError
@@ -154,6 +154,9 @@ class Encoder:
     ) -> FloatMatrix:
         """Encode texts or PIL images (or both, for a joint encoder), one vector each: of a text in parts, the mean.
 
+        Args:
+            batch_size: the most values that go through the encoder at once; texts go with others of their length.
+
         Returns:
             (n, dim) float32, in the order given, normalised where the Space says so.
 
@@ -165,22 +168,34 @@ class Encoder:
             raise UsageError("encode takes a list, not one value", hint="write encode([value])")
         pieces = [self.pieces(value) for value in values]
         counts = np.array([len(parts) for parts in pieces], dtype=np.int64)
-        prepared = [self.prepare(part, role) for parts in pieces for part in parts]
         owners = np.repeat(np.arange(len(pieces)), counts)
-        out = np.empty((len(prepared), self.space.dim), dtype=np.float32)
-        for medium in self.space.media:
-            rows = np.array([i for i, (m, _) in enumerate(prepared) if m == medium], dtype=np.int64)
-            for start in range(0, len(rows), batch_size):
-                part = rows[start : start + batch_size]
-                vectors, good = self.forward(medium, [prepared[i][1] for i in part])
-                if not good.all():
-                    bad = int(owners[part[np.flatnonzero(~good)[0]]])
-                    raise Undecodable(
-                        "the vector is not finite or has zero norm", stage="encode", reason="non_finite",
-                        where=f"value {bad}", hint="leave this value out: it carries nothing that the encoder can see",
-                    )  # fmt: skip
-                out[part] = vectors
+        out = np.empty((len(owners), self.space.dim), dtype=np.float32)
+        for medium, rows, ready in self._batches([part for parts in pieces for part in parts], role, batch_size):
+            vectors, good = self.forward(medium, ready)
+            if not good.all():
+                bad = int(owners[rows[np.flatnonzero(~good)[0]]])
+                raise Undecodable(
+                    "the vector is not finite or has zero norm", stage="encode", reason="non_finite",
+                    where=f"value {bad}", hint="leave this value out: it carries nothing that the encoder can see",
+                )  # fmt: skip
+            out[rows] = vectors
         return out if len(out) == len(pieces) else means(out, counts)
+
+    def _batches(
+        self, values: Sequence[Any], role: Role, most: int
+    ) -> Iterator[tuple[Medium, NDArray[np.int64], list[Any]]]:
+        """Yield the medium, places and prepared inputs of each batch: texts by length, so that little is padding."""
+        texts = [at for at, value in enumerate(values) if isinstance(value, str)]
+        if texts:
+            tower = cast(TextTower, self.tower("text"))
+            ready = tower.tokens([clean(values[at], tower.max_chars)[0] for at in texts], role)
+            budget = tuning.TOKENS["cpu" if self.device == "cpu" else "cuda"].start
+            for rows in packing.batches([max(1, tower.length(one)) for one in ready], budget, most, self.device):
+                yield "text", np.asarray(texts)[rows], [ready[at] for at in rows]
+        others = [at for at, value in enumerate(values) if not isinstance(value, str)]
+        for start in range(0, len(others), most):
+            chosen = others[start : start + most]
+            yield "image", np.asarray(chosen), [self.prepare(values[at], role)[1] for at in chosen]
 
     def pieces(self, value: Any) -> list[Any]:
         """Return the parts of a text that this encoder cuts, and everything else as it is."""

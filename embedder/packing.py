@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,3 +36,13 @@ def cuts(lengths: Sequence[int], budget: float, most: int, pass_cost: float) -> 
         at = widest - 1 - int(tried[::-1].argmin())
         costs[i], stops[i] = tried[at] + pass_cost, i + 1 + at
     return stops
+
+
+def batches(lengths: Sequence[int], budget: float, most: int, device: str) -> Iterator[NDArray[np.int64]]:
+    """Yield the places of the texts of each batch, the longest texts first; `budget` and `most` are as for `cuts`."""
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    falling = [lengths[at] for at in order.tolist()]
+    stops, start = cuts(falling, budget, most, PASS_COST["cpu" if device == "cpu" else "cuda"]), 0
+    while start < len(order):
+        yield order[start : stops[start]]
+        start = int(stops[start])

@@ -15,7 +15,7 @@ MEMINFO = Path("/proc/meminfo")
 GROUP = Path("/sys/fs/cgroup")
 
 _lock = threading.Lock()
-_settled = 0
+_settled, _kept = 0, False
 
 
 @contextmanager
@@ -35,7 +35,26 @@ def settled() -> Iterator[None]:
         with _lock:
             _settled -= 1
             if not _settled:
-                gc.unfreeze()
+                _hand_back()
+
+
+def settle() -> None:
+    """Collect what is no longer used, and from now on have the collector pass over what is left.
+
+    For a service: going through its libraries and models took 170 ms, in which nothing was answered, again and again.
+    """
+    global _kept
+    with _lock:
+        _kept = True
+        if not _settled:
+            _hand_back()
+
+
+def _hand_back() -> None:
+    gc.unfreeze()
+    if _kept:
+        gc.collect()
+        gc.freeze()
 
 
 def available(meminfo: Path = MEMINFO, group: Path = GROUP) -> int | None:

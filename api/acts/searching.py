@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from api.acts.held import Held
@@ -15,7 +15,7 @@ from index.duplicates import THRESHOLD
 from index.hybrid import ensure_text_index
 from index.hybrid import hybrid as search_hybrid
 from index.readers import reading
-from index.search import MAX_K, Where, search
+from index.search import MAX_K, Answer, Where, search
 from index.store import Collection
 from index.view import View
 
@@ -95,14 +95,16 @@ class Searching(Held):
             groups.setdefault(own_ids(kind, value), []).append(i)
         found: dict[int, dict[str, Any]] = {}
         for without, rows in groups.items():
-            answers = search(
-                view, vectors[rows], k=k, where=where, exact=exact, without=without, refinement=refinement,
-                trust=self.sampler.fallback,
-            )  # fmt: skip
+            asked = {"k": k, "where": where, "exact": exact, "without": without, "refinement": refinement}
+            answers = self.nearest(view, vectors[rows], asked)
             if not exact and refinement == Refinement():
                 self.sampler.offer(view, vectors[rows], k, where, answers)
             found |= {i: answer_json(collection, view.space, one) for i, one in zip(rows, answers, strict=True)}
         return [found[i] for i in range(len(parsed))]
+
+    def nearest(self, view: View, queries: FloatMatrix, asked: Mapping[str, Any]) -> Sequence[Answer]:
+        """Return the answers to queries (m, dim); `asked` is as for `index.search.search`."""
+        return search(view, queries, **asked, trust=self.sampler.fallback)
 
     def _hybrid(
         self, collection: Collection, view: View, parsed: Sequence[tuple[str, Any]], vectors: FloatMatrix, **asked: Any
