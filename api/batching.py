@@ -1,8 +1,9 @@
 """Concurrent encodes gathered into batches: what waits goes together, and nothing waits for a timer.
 
-One thread runs the forward passes of a model. Texts are tokenised by another, pictures are decoded in worker processes,
-so that the next batch is prepared while one is under way. Requests take turns, so that a large one does not hold up the
-small ones behind it. What is full says so before it takes anything.
+A thread or two run the forward passes of a model. Texts are tokenised by another, pictures are decoded in worker
+processes, so that the next batch is prepared while one is under way. Each pass takes the oldest text and others of its
+length. Requests take turns, so that a large one does not hold up the small ones behind it. What is full says so before
+it takes anything.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from threading import Condition, Thread
 from typing import Any, cast
 
@@ -23,16 +25,18 @@ import numpy as np
 
 from api.metering import Meter
 from api.recent import Name, Recent
+from embedder import lanes
 from embedder.batches import ITEM_ERRORS, Batches
 from embedder.encoder import Encoder, ImageTower, TextTower, means
 from embedder.errors import DeadlineExceeded, Overloaded, PermafrostError, Undecodable
-from embedder.packing import batches
+from embedder.packing import batches as packed
 from embedder.records import Decoded, Failure, FloatMatrix, Item, Medium, Pixels, Role
 from embedder.space import Space
+from embedder.tuning import PICTURES, TOKENS
 
 MOST_WAITING, MOST_WAITING_BYTES = 4096, 64 << 20
 DEADLINE_S = 30.0
-TURN = 8
+TURN, OFFERED = 8, 256
 MOST_ROWS, MOST_TOKENS = 128, 8192
 MAX_RETRY_S = 30
 LATE, SMALLER = "the vectors were not made in time", "ask again, or for fewer at once"
@@ -102,12 +106,15 @@ class Batcher:
         self._turns: deque[_Request] = deque()
         self._change = Condition()
         self._closed = False
-        self._batches = {medium: Batches(encoder, medium) for medium in encoder.space.media}
+        self._lanes, self._cores, self._busy = lanes.count(encoder), lanes.threads() if encoder.module else 1, 0
         # a tokenizer cannot be used by two threads at once
         self._texts = ThreadPoolExecutor(1, thread_name_prefix="tokenise")
         self._pictures = ThreadPoolExecutor(max(1, workers), thread_name_prefix="pictures")
-        self._thread = Thread(target=self._work, name=f"encode {encoder.name}", daemon=True)
-        self._thread.start()
+        self._threads = [
+            Thread(target=self._work, name=f"encode {encoder.name}", daemon=True) for _ in range(self._lanes)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waiting(self) -> int:
@@ -124,7 +131,8 @@ class Batcher:
             self._fail(request, Overloaded("the model is being unloaded"))
         self._texts.shutdown(wait=False, cancel_futures=True)
         self._pictures.shutdown(wait=False, cancel_futures=True)
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def submit(
         self, values: Sequence[Value], medium: Medium, role: Role, *, deadline_s: float = DEADLINE_S
@@ -227,54 +235,69 @@ class Batcher:
         return [_Piece(at, self._decode(cast(bytes, request.values[at]), tower), 1, request.names[at][3])]
 
     def _work(self) -> None:
+        batches = {medium: Batches(self.encoder, medium) for medium in self.encoder.space.media}
         while True:
             with self._change:
                 while not self._turns and not self._closed:
                     self._change.wait()
                 if self._closed:
                     return
-                medium, taken = self._take()
+                taken = self._take()
+                if self._turns:
+                    self._change.notify()
+                self._busy += 1
+                alone = self._busy == 1 and not self._turns
             if taken:
+                if self._lanes > 1:
+                    lanes.use(self._cores if alone else self._cores // self._lanes)
                 self._meter.batch(len(taken), sum(piece.cost for _, piece in taken))
-                self._encode(medium, taken)
+                self._pass(batches[taken[0][0].medium], taken)
+            with self._change:
+                self._busy -= 1
 
-    def _take(self) -> tuple[Medium, list[tuple[_Request, _Piece]]]:
-        """Take pieces of one medium, a few of each request in turn, until a batch is full or nothing waits."""
-        medium = self._turns[0].medium
-        taken: list[tuple[_Request, _Piece]] = []
-        tokens, later = 0, deque[_Request]()
-        while self._turns and len(taken) < MOST_ROWS and tokens < MOST_TOKENS:
-            request = self._turns.popleft()
-            if request.over:
-                request.ready.clear()
-                self._expire(request)
-            elif request.medium != medium:
-                later.append(request)
-            else:
-                for _ in range(min(TURN, len(request.ready))):
-                    piece = request.ready.popleft()
-                    tokens += piece.cost
-                    taken.append((request, piece))
-                if request.ready:
-                    self._turns.append(request)
-        self._turns.extendleft(reversed(later))
-        return medium, taken
+    def _take(self) -> list[tuple[_Request, _Piece]]:
+        """Take the inputs of one pass: the one that has waited longest, and others that cost least beside it."""
+        offered = self._offered()
+        if not offered:
+            return []
+        on = "cpu" if self.encoder.device == "cpu" else "cuda"
+        if offered[0][0].medium == "image":
+            taken = offered[: min(MOST_ROWS, 2 * PICTURES[on].start)]
+        else:
+            costs, budget = [piece.cost for _, piece in offered], min(MOST_TOKENS, TOKENS[on].start)
+            taken = next([offered[at] for at in rows] for rows in packed(costs, budget, MOST_ROWS, on) if 0 in rows)
+        gone = {id(piece) for _, piece in taken}
+        served = {id(request) for request, _ in taken}
+        for request in [one for one in self._turns if id(one) in served]:
+            request.ready = deque(piece for piece in request.ready if id(piece) not in gone)
+        first = [one for one in self._turns if id(one) not in served]
+        self._turns = deque([*first, *(one for one in self._turns if id(one) in served and one.ready)])
+        return taken
 
-    def _encode(self, medium: Medium, taken: list[tuple[_Request, _Piece]]) -> None:
-        if medium == "image":
-            self._pass(medium, taken)
-            return
-        costs = [piece.cost for _, piece in taken]
-        for rows in batches(costs, MOST_TOKENS, MOST_ROWS, self.encoder.device):
-            self._pass(medium, [taken[at] for at in rows])
+    def _offered(self) -> list[tuple[_Request, _Piece]]:
+        """Return inputs of one medium, a few of each request in turn, the oldest first; drop what nobody waits for."""
+        while self._turns and self._turns[0].over:
+            late = self._turns.popleft()
+            late.ready.clear()
+            self._expire(late)
+        here = [one for one in self._turns if one.medium == self._turns[0].medium and not one.over]
+        offered: list[tuple[_Request, _Piece]] = []
+        begin = 0
+        while here and len(offered) < OFFERED:
+            for request in here:
+                offered += [(request, piece) for piece in islice(request.ready, begin, begin + TURN)]
+            begin += TURN
+            here = [request for request in here if len(request.ready) > begin]
+        return offered[:OFFERED]
 
-    def _pass(self, medium: Medium, part: Sequence[tuple[_Request, _Piece]]) -> None:
+    def _pass(self, batches: Batches, part: Sequence[tuple[_Request, _Piece]]) -> None:
         started = time.perf_counter()
         batch = [
-            (Decoded(Item(piece.name, medium, "request"), piece.name, None, None), piece.prepared) for _, piece in part
+            (Decoded(Item(piece.name, request.medium, "request"), piece.name, None, None), piece.prepared)
+            for request, piece in part
         ]
         try:
-            found = self._batches[medium].encode(batch)
+            found = batches.encode(batch)
         except (PermafrostError, *ITEM_ERRORS) as error:
             for request, _ in part:
                 self._fail(request, error)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from threading import RLock
+from threading import BoundedSemaphore, Lock
 from typing import Any, cast
 
 import numpy as np
@@ -25,6 +25,7 @@ from api.recent import Recent
 from api.service import Service
 from api.settings import Settings
 from api.working import Working
+from embedder import lanes
 from embedder.declared import PREFIX
 from embedder.encoder import Encoder, ImageTower, TextTower
 from embedder.errors import DeadlineExceeded, Overloaded, PermafrostError, Undecodable, UsageError
@@ -81,16 +82,16 @@ class Serving(Working, Putting, Showing, Service):
         self.models.close()
 
     def fitted(self, encoder: Encoder) -> Encoder:
-        """Return an encoder that may be used by a batch and by a job at once: one of them at a time."""
-        using, tokenizing = RLock(), RLock()
+        """Return an encoder that batches and a job may use at once: no more of them than may go side by side."""
+        using, tokenizing = BoundedSemaphore(lanes.count(encoder)), Lock()
         image, text = encoder.image, encoder.text
         if image is not None:
-            image = replace(image, forward=_one_at_a_time(image.forward, using))
+            image = replace(image, forward=_few_at_a_time(image.forward, using))
         if text is not None:
-            whole = text.tokenize_all and _one_at_a_time(text.tokenize_all, tokenizing)
+            whole = text.tokenize_all and _few_at_a_time(text.tokenize_all, tokenizing)
             text = replace(
-                text, forward=_one_at_a_time(text.forward, using), tokenize_all=whole,
-                tokenize=_one_at_a_time(text.tokenize, tokenizing),
+                text, forward=_few_at_a_time(text.forward, using), tokenize_all=whole,
+                tokenize=_few_at_a_time(text.tokenize, tokenizing),
             )  # fmt: skip
         return replace(encoder, image=image, text=text)
 
@@ -264,7 +265,7 @@ def shortened(vectors: FloatMatrix, dimensions: int | None, space: Space) -> Flo
     return np.asarray(cut / norms, dtype=np.float32)
 
 
-def _one_at_a_time(act: Callable[..., Any], lock: RLock) -> Callable[..., Any]:
+def _few_at_a_time(act: Callable[..., Any], lock: Lock | BoundedSemaphore) -> Callable[..., Any]:
     def locked(*given: Any) -> Any:
         with lock:
             return act(*given)

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.batching import Batcher
 from api.metering import Meter
 from api.recent import OVERHEAD, Recent
+from embedder import lanes
 from embedder.encoder import Encoder, load_encoder
 from embedder.errors import DeadlineExceeded, Overloaded, Undecodable
 
@@ -88,6 +90,56 @@ def test_what_waits_goes_together_and_large_requests_take_turns_with_small_ones(
         assert max(sizes) > 8
         assert len(sizes) < 500 / 8
         assert done == ["small"] * 5 + ["large"]
+
+
+def test_a_pass_takes_the_oldest_text_and_others_of_its_length() -> None:
+    with held() as (encoder, go, sizes), batcher(encoder) as made:
+        first = made.submit(["first"], "text", "query")
+        while not sizes:
+            pass
+        done: list[str] = []
+        asked = [first]
+        for name, words, number in (("oldest", 1, 1), ("long", 9, 10), ("short", 1, 10), ("longer", 90, 1)):
+            for n in range(number):
+                asked.append(made.submit([" ".join([f"w{n}{name}"] * words)], "text", "query"))
+                asked[-1].add_done_callback(lambda _, name=name: done.append(name))
+        made._texts.submit(lambda: None).result(WAIT_S)
+        go.set()
+        for future in asked:
+            future.result(WAIT_S)
+        assert sizes == [1, 11, 10, 1]
+        assert sorted(done[:11]) == ["oldest", *["short"] * 10]
+        assert done[11:] == ["long"] * 10 + ["longer"]
+
+
+def test_two_passes_go_on_at_once_on_a_processor_and_nobody_notices() -> None:
+    minilm = load_encoder("bundled:minilm")
+    text, before = minilm.text, torch.get_num_threads()
+    assert text is not None
+    texts = [" ".join(["word"] * (1 + n % 50)) + f" {n}" for n in range(64)]
+    expected = minilm.encode(texts)
+    both, under_way, used = threading.Event(), [0], list[int]()
+
+    def forward(prepared: Any) -> Any:
+        used.append(torch.get_num_threads())
+        under_way[0] += 1
+        if under_way[0] == 2:
+            both.set()
+        assert both.wait(WAIT_S)
+        return text.forward(prepared)
+
+    try:
+        torch.set_num_threads(2)
+        assert lanes.count(minilm) == 2
+        assert lanes.count(HASHING) == lanes.count(replace(minilm, runtime="openvino")) == 1
+        with batcher(replace(minilm, text=replace(text, forward=forward))) as made:
+            asked = [made.submit([one], "text", "document") for one in texts]
+            found = np.concatenate([one.result(WAIT_S).vectors for one in asked])
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+        assert 1 in used
+        assert torch.get_num_threads() == 2, "what a pass may use is told to no other thread"
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_too_much_is_refused_before_it_is_taken_and_room_comes_back() -> None:
