@@ -6,8 +6,10 @@ and a thread that something else interrupts is waited for by all others of its p
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from pathlib import Path
 
 from threadpoolctl import ThreadpoolController
 
@@ -34,11 +36,17 @@ def threads() -> int:
 
 def use(count: int) -> None:
     """Let the passes of the calling thread use so many threads, and those of no other thread."""
-    for library in _openmp():
-        library.set_num_threads(max(1, count))
+    for tell in _told():
+        tell(max(1, count))
 
 
 @cache
-def _openmp() -> list[Any]:
+def _told() -> list[Callable[[int], object]]:
     # torch's own function would also tell the threads that begin later
-    return list(ThreadpoolController().select(user_api="openmp").lib_controllers)
+    import torch
+
+    told = [library.set_num_threads for library in ThreadpoolController().select(user_api="openmp").lib_controllers]
+    path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    # MKL has a number of its own where MKL_NUM_THREADS is set
+    mkl = getattr(ctypes.CDLL(str(path)), "MKL_Set_Num_Threads_Local", None) if path.exists() else None
+    return [*told, mkl] if mkl else told

@@ -26,7 +26,7 @@ import numpy as np
 from benches import inputs, vectors
 from benches.frame import Contender
 
-from embedder.encoder import load_encoder
+from embedder.encoder import Encoder, load_encoder
 from embedder.records import FloatMatrix
 from index.search import search
 from index.view import View
@@ -86,13 +86,19 @@ def embeddings(work: Path, texts: Sequence[str], ours: str, peer: str) -> Iterat
         words = [f"{next(turn)} {text}" for text in texts]
         return lines(work / "texts", [{"model": model, "input": text} for text in words])
 
-    yield Contender(
-        "limit", "the library, all in one call", lambda: len(encoder.encode(list(texts))), scope,
-        "the texts sorted by length and cut into batches",
-    )  # fmt: skip
+    for size in (len(texts), 64):
+        yield Contender(
+            "limit", "the library, all in one call" if size > 64 else "the library, 64 in a call",
+            partial(encoded, encoder, texts, size), scope, "texts of one length go together",
+        )  # fmt: skip
     yield remote("peer", "sentence-transformers, a request at a time", f"{peer}/v1/embeddings", 64, fresh, scope)
     for name, model in (("permafrost serve", MODEL), ("permafrost serve, bfloat16", HALF)):
         yield remote("us", name, f"{ours}/v1/embeddings", 64, partial(fresh, model), scope)
+
+
+def encoded(encoder: Encoder, texts: Sequence[str], size: int) -> int:
+    """Encode the texts, `size` of them in each call, and return how many there are."""
+    return sum(len(encoder.encode(texts[at : at + size])) for at in range(0, len(texts), size))
 
 
 def local(name: str, view: View, queries: FloatMatrix, scope: str) -> Contender:
