@@ -111,10 +111,13 @@ class _Split:
 
     @classmethod
     def of(cls, on: Plan, rng: np.random.Generator) -> _Split:
-        n_units = int(on.units.max()) + 1
-        rank = _stratified(on, n_units, rng)
-        held = np.isin(on.units, np.flatnonzero(rank % HELD == HELD - 1))
+        label = np.zeros(int(on.units.max()) + 1, dtype=np.intp)
+        # a unit's class is that of its first row
+        label[on.units[::-1]] = on.y[::-1]
+        in_turn = np.concatenate([rng.permutation(np.flatnonzero(label == k)) for k in rng.permutation(on.n_classes)])
+        held = np.isin(on.units, in_turn[HELD - 1 :: HELD])
         train = np.flatnonzero(~held)
+        rank = _stratified(label, rng)
         return cls(train[np.argsort(rank[on.units[train]], kind="stable")], np.flatnonzero(held))
 
     def error(self, candidate: Candidate, on: Plan, make: Callable[[], Head], size: int) -> float:
@@ -128,14 +131,13 @@ class _Split:
         return float((said != on.y[self.held]).mean())
 
 
-def _stratified(on: Plan, n_units: int, rng: np.random.Generator) -> Ints:
-    """Return the rank of each unit in a random order that spreads classes (a unit's is its first row's) evenly."""
-    label = np.zeros(n_units, dtype=np.intp)
-    label[on.units[::-1]] = on.y[::-1]
-    place = np.empty(n_units)
+def _stratified(label: Ints, rng: np.random.Generator) -> Ints:
+    """Return the rank of each unit in a random order that spreads classes evenly."""
+    place = np.empty(len(label))
     for k in np.unique(label):
         members = rng.permutation(np.flatnonzero(label == k))
-        place[members] = (np.arange(len(members)) + rng.random()) / len(members)
+        # each within its own part: with one number for the class, classes of one size would always come in one order
+        place[members] = (np.arange(len(members)) + rng.random(len(members))) / len(members)
     return np.argsort(np.argsort(place, kind="stable"), kind="stable").astype(np.intp)
 
 

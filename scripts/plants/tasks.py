@@ -13,15 +13,17 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 from heads.report.candidates import Candidate
+from heads.report.curve import fit, measure
 from heads.report.leakage import leakage
 from heads.report.noise import Noise, noise
-from heads.report.probes import Plan, linear, plan
+from heads.report.probes import Plan, linear, linear_head, plan
 from heads.report.signs import Signs, contrasts
 from heads.report.task import Task, task
 from plants import Case
 
 N, D = 600, 10
 LAYERS = (0.10, 0.14, 0.20, 0.30, 0.24, 0.15)
+REPORT_SEEDS = 5
 
 Drawn = tuple[NDArray[np.float64], NDArray[np.intp]]
 
@@ -160,6 +162,63 @@ def naive(seed: int) -> float:
     return leak(False, seed)[0]
 
 
+def copied(marked: bool, seed: int) -> bool:
+    """Whether clusters of near-copies, with one label each, are called a leak; of a straight truth otherwise."""
+    rng = np.random.default_rng(seed)
+    X, y = straight(rng)
+    X = np.repeat(X[: N // 5], 5, axis=0) + 0.05 * rng.normal(size=(N, D))
+    y = np.repeat(y[: N // 5], 5)
+    units = np.repeat(np.arange(N // 5), 5) if marked else np.arange(N)
+    on = plan(y, [f"{u:04}" for u in units], repeats=1, seed=seed)
+    candidate = Candidate("encoder", "encoder", X.astype(np.float32))
+    found = leakage(candidate.X, y, on.units, seed=seed)
+    return task(Signs(linear(candidate, on), leakage=found), on).verdict.value == "leaking"
+
+
+def tight(seed: int) -> bool:
+    """Whether classes that lie close together, without a copy, are called a leak."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(20, size=N)
+    X = (8 * rng.normal(size=(20, D))[y] + rng.normal(size=(N, D))).astype(np.float32)
+    on = planned(y, seed)
+    signs = Signs(linear(Candidate("encoder", "encoder", X), on), leakage=leakage(X, y, on.units, seed=seed))
+    return task(signs, on).verdict.value == "leaking"
+
+
+@lru_cache(maxsize=1000)
+def with_curve(strength: float, classes: int, n: int, dims: int, seed: int) -> str:
+    """The verdict on classes around means that far apart, with the learning curve of the same probe."""
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.arange(n) % classes)
+    X = (strength * rng.normal(size=(classes, dims))[y] + rng.normal(size=(n, dims))).astype(np.float32)
+    on, candidate = planned(y, seed), Candidate("encoder", "encoder", X)
+    base = linear(candidate, on)
+    curve = fit(measure(candidate, on, partial(linear_head, candidate, base.C)), seed=seed)
+    return task(Signs(base, contrasts(candidate, on), curve=curve, noise=noise(base, on.resampler)), on).verdict.value
+
+
+def starved(seed: int) -> bool:
+    """Twenty classes in 256 dimensions, ten labels each: fitted by heart, and far from what more labels would give."""
+    return with_curve(0.25, 20, 200, 256, seed) == "too_few_labels"
+
+
+def fed(seed: int) -> bool:
+    """Three classes in ten dimensions, 200 labels each: nothing is missing."""
+    return with_curve(1.0, 3, N, D, seed) == "too_few_labels"
+
+
+def flips(kind: str, seed: int) -> bool:
+    """Whether another seed of the report turns a verdict that was given with confidence into another such."""
+    X, y = DRAW[kind](np.random.default_rng(seed))
+    said = set()
+    for k in range(REPORT_SEEDS):
+        on, candidate = planned(y, k), Candidate("encoder", "encoder", X.astype(np.float32))
+        base = linear(candidate, on)
+        found = task(Signs(base, contrasts(candidate, on), noise=noise(base, on.resampler)), on)
+        said.add(found.verdict.value)
+    return len(said - {"undecided"}) > 1
+
+
 CASES = [
     *(Case(f"task: nothing is called {v}", partial(says, "nothing", v), 0, 0.05) for v in ("linear", "nonlinear")),
     Case("task: nothing is called absent", partial(says, "nothing", "absent"), 0.85, 1),
@@ -174,6 +233,11 @@ CASES = [
     Case("task: unmarked copies, naive accuracy", naive, 0.95, 1, share=False, seeds=50),
     Case("task: unmarked copies, accuracy without them", partial(honest, False), 0.45, 0.55, share=False, seeds=50),
     Case("task: marked copies, accuracy", partial(honest, True), 0.45, 0.55, share=False, seeds=50),
+    Case("task: unmarked copies are called a leak", partial(copied, False), 0.95, 1, seeds=100),
+    Case("task: marked copies are called a leak", partial(copied, True), 0, 0.05, seeds=100),
+    Case("task: tight classes are called a leak", tight, 0, 0.05, seeds=100),
+    Case("task: ten labels a class are called too few", starved, 0.8, 1, seeds=50),
+    Case("task: 200 labels a class are called too few", fed, 0, 0.05, seeds=50),
 ]
 SLOW = [
     Case(
@@ -187,6 +251,7 @@ SLOW = [
         1,
         seeds=50,
     ),
+    *(Case(f"task: report's seed, 5 seeds, {k}: verdict flips", partial(flips, k), 0, 0, seeds=30) for k in DRAW),
     Case("task: the best of six layers is named", best_layer, 0.85, 1, seeds=100),
     Case("task: the best of six layers is in the set", in_the_set, 0.95, 1, seeds=100),
 ]

@@ -93,6 +93,28 @@ def test_draws_hold_whole_units_out_and_nest() -> None:
         assert np.bincount(on.y[split.train[:size]], minlength=3) / size == pytest.approx(share, abs=0.06)
 
 
+@pytest.mark.parametrize("classes", [2, 5, 10, 15, 20])
+def test_classes_of_one_size_are_all_held_out_and_all_learned(classes: int) -> None:
+    """A share that is held out by turns must not fall in step with the classes."""
+    n = 20 * classes
+    y = np.random.default_rng(classes).permutation(np.arange(n) % classes)
+    on = plan(y, [str(i) for i in range(n)], repeats=1)
+    orders = []
+    for seed in range(4):
+        split = curve._Split.of(on, np.random.default_rng(seed))
+        assert np.bincount(on.y[split.held], minlength=classes).tolist() == [4] * classes
+        prefix = np.bincount(on.y[split.train[: n // 4]], minlength=classes)
+        assert prefix.min() >= 3
+        assert prefix.max() <= 7
+        orders.append(tuple(on.y[split.train[:classes]].tolist()))
+        first, second = split.train[:classes], split.train[classes : 2 * classes]
+        assert classes == 2 or on.y[first].tolist() != on.y[second].tolist()
+    assert classes == 2 or len(set(orders)) == 4
+    X = np.eye(classes, dtype=np.float32)[y] + 0.1 * np.random.default_rng(0).normal(size=(n, classes))
+    found = measure(Candidate("e", "encoder", X.astype(np.float32)), on, Linear, draws=2)
+    assert found.errors[:, -1].max() == 0
+
+
 def test_measured_errors_fall_and_the_same_seed_measures_the_same() -> None:
     candidate, on = grouped()
     first, again = (measure(candidate, on, Linear, draws=3) for _ in range(2))
