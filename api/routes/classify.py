@@ -18,7 +18,9 @@ async def classify(asked: ClassifyRequest, acts: Serves, request: Request) -> Do
 
     def found() -> Document:
         inputs = [one.opened(acts.fetch) for one in asked.inputs]
-        named = {"collection": asked.collection, "model": asked.model, "space": asked.space}
+        # who may read may not have any encoder loaded, only those that are served
+        model = acts.models.resolve(asked.model) if asked.model else None
+        named = {"collection": asked.collection, "model": model, "space": asked.space}
         made = acts.classify_by_name(inputs, asked.labels, templates=asked.templates, top_k=asked.top_k, **named)
         return Document(made)
 

@@ -170,9 +170,9 @@ def copied(marked: bool, seed: int) -> bool:
     y = np.repeat(y[: N // 5], 5)
     units = np.repeat(np.arange(N // 5), 5) if marked else np.arange(N)
     on = plan(y, [f"{u:04}" for u in units], repeats=1, seed=seed)
-    candidate = Candidate("encoder", "encoder", X.astype(np.float32))
-    found = leakage(candidate.X, y, on.units, seed=seed)
-    return task(Signs(linear(candidate, on), leakage=found), on).verdict.value == "leaking"
+    rows = X.astype(np.float32)
+    signs = Signs(linear(Candidate("encoder", "encoder", rows), on), leakage=leakage(rows, y, on.units, seed=seed))
+    return task(signs, on).verdict.value == "leaking"
 
 
 def tight(seed: int) -> bool:

@@ -26,10 +26,14 @@ def test_every_door_classifies_by_name_alike(run: Any, built: Path) -> None:
         wrong = client.post("/v1/classify", json={**asked, "model": "hashing:64"})
         alone = {**asked, "collection": None, "model": told["model"]}
         by_model = client.post("/v1/classify", json={k: v for k, v in alone.items() if v}).json()
+        elsewhere = {"inputs": asked["inputs"], "labels": LABELS, "model": "hashing:128"}
+        unserved = client.post("/v1/classify", json=elsewhere)
     assert told == reply == door.document
     assert door.labels == LABELS
     assert [r["probabilities"] for r in by_model["results"]] == [r["probabilities"] for r in told["results"]]
     assert wrong.status_code == 422
+    assert unserved.status_code == 404
+    assert "hashing:64" in unserved.json()["error"]["hint"]
 
 
 @pytest.mark.parametrize(
