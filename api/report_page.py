@@ -44,7 +44,7 @@ rect.wrong{fill:var(--wrong)}.band{fill:var(--band)}.fitted{fill:none;stroke:var
 overflow-wrap:anywhere}.items img{width:96px;height:96px;image-rendering:auto;border:1px solid var(--line)}
 details{margin:.6rem 0}summary{cursor:pointer}
 @media print{.plot svg{max-width:100%}
-body{margin:0;max-width:none;font-size:11pt}.scroll{overflow:visible}h2{break-after:avoid}
+body{margin:0;max-width:none;font-size:11pt}.scroll{overflow:visible}h2,h2+p,h2+p+p{break-after:avoid}
 svg,table,.verdict{break-inside:avoid}}
 """
 ALARMS, OPEN = {"hurts", "shifted", "absent", "leaking", "noisy_labels"}, {"undecided", "no_reference"}
