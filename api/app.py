@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -24,7 +23,7 @@ from api.keys import Keys
 from api.readiness import Readiness
 from api.serving import Serving
 from api.waiting import Waiting
-from embedder import kinds
+from embedder import kinds, machine
 from embedder.errors import PermafrostError, UnknownName
 from index.memory import settle
 
@@ -102,7 +101,7 @@ def spare_a_core() -> None:
     Its threads wait by asking again and again: with 2 on 2 cores, 64 clients of a scan got a quarter fewer answers.
     """
     for library in ThreadpoolController().select(user_api="blas").lib_controllers:
-        library.set_num_threads(max(1, min(library.num_threads, (os.cpu_count() or 2) - 1)))
+        library.set_num_threads(max(1, min(library.num_threads, machine.cores() - 1)))
 
 
 def _sweep(service: Serving, readiness: Readiness) -> None:

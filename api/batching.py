@@ -235,7 +235,8 @@ class Batcher:
         return [_Piece(at, self._decode(cast(bytes, request.values[at]), tower), 1, request.names[at][3])]
 
     def _work(self) -> None:
-        batches = {medium: Batches(self.encoder, medium) for medium in self.encoder.space.media}
+        # what was asked before is answered in front of this
+        batches = {medium: Batches(self.encoder, medium, recent_bytes=0) for medium in self.encoder.space.media}
         while True:
             with self._change:
                 while not self._turns and not self._closed:
@@ -306,17 +307,24 @@ class Batcher:
         self._meter.stage("forward", took)
         self._rate = 0.8 * self._rate + 0.2 * len(part) / max(took, 1e-6) if self._rate else len(part) / max(took, 1e-6)
         rows, faults = _by_name(found)
+        whole: list[_Request] = []
+        # another pass may have pieces of the same request
+        with self._change:
+            for request, piece in part:
+                if piece.name in faults:
+                    continue
+                request.rows[piece.at].append(rows[piece.name])
+                request.left -= 1
+                if not request.left:
+                    whole.append(request)
         for request, piece in part:
             if (fault := faults.get(piece.name)) is not None:
                 self._fail(
                     request,
                     Undecodable(fault.message, stage=fault.stage, reason=fault.reason, where=f"input {piece.at}"),
                 )
-                continue
-            request.rows[piece.at].append(rows[piece.name])
-            request.left -= 1
-            if not request.left:
-                self._finish(request)
+        for request in whole:
+            self._finish(request)
 
     def _finish(self, request: _Request) -> None:
         made = [np.stack(rows) if len(rows) > 1 else rows[0][None] for rows in request.rows]

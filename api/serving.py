@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, nullcontext, suppress
@@ -25,7 +24,7 @@ from api.recent import Recent
 from api.service import Service
 from api.settings import Settings
 from api.working import Working
-from embedder import lanes
+from embedder import lanes, machine
 from embedder.declared import PREFIX
 from embedder.encoder import Encoder, ImageTower, TextTower
 from embedder.errors import DeadlineExceeded, Overloaded, PermafrostError, Undecodable, UsageError
@@ -68,7 +67,7 @@ class Serving(Working, Putting, Showing, Service):
             batcher=self._batcher, memory=self.served.memory, idle_s=self.served.idle_s,
         )  # fmt: skip
 
-        self.gathering = Gathering(os.cpu_count() or 1)
+        self.gathering = Gathering(machine.cores())
 
     @property
     def fetch(self) -> Callable[[str], bytes] | None:

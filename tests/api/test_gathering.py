@@ -163,10 +163,10 @@ def test_blas_leaves_a_processor_to_the_event_loop(monkeypatch: pytest.MonkeyPat
     before = library.num_threads
     try:
         library.set_num_threads(2)
-        monkeypatch.setattr(app.os, "cpu_count", lambda: 8)
+        monkeypatch.setattr(app.machine, "cores", lambda: 8)
         app.spare_a_core()
         assert library.num_threads == 2, "a smaller number is what was asked for"
-        monkeypatch.setattr(app.os, "cpu_count", lambda: 2)
+        monkeypatch.setattr(app.machine, "cores", lambda: 2)
         app.spare_a_core()
         assert library.num_threads == 1
     finally:
