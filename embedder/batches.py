@@ -53,19 +53,20 @@ class Batches:
     """The forward passes of one run, for one encoder or several with the same inputs.
 
     `share` is the part of the last batch that fits into memory: 1, or less where a pass did not fit; `encoded` how many
-    of its inputs were new. The latest vectors, `recent_bytes` of them, are kept by content hash, so that a copy met
-    soon after is not encoded again.
+    of its inputs were new. The latest vectors, `recent_bytes` of them (64 MiB), are kept by content hash, so that a
+    copy met soon after is not encoded again.
     """
 
     def __init__(
-        self, encoder: Encoder, medium: Medium, others: Sequence[Encoder] = (), *, recent_bytes: int = RECENT_BYTES
+        self, encoder: Encoder, medium: Medium, others: Sequence[Encoder] = (), *, recent_bytes: int | None = None
     ) -> None:
         self.encoder, self.medium = encoder, medium
         self.encoders = (encoder, *others)
         self.share = 1.0
         self.encoded = 0
         self._recent: OrderedDict[str, Outcome] = OrderedDict()
-        self._most = max(1, recent_bytes // (4 * sum(e.space.dim for e in self.encoders)))
+        bytes = RECENT_BYTES if recent_bytes is None else recent_bytes
+        self._most = max(1, bytes // (4 * sum(e.space.dim for e in self.encoders)))
 
     def encode(self, batch: Sequence[tuple[Decoded, Any]]) -> list[Vectors | Failure]:
         """Encode decoded items, each with the input prepared from it.
