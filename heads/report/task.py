@@ -8,8 +8,12 @@
 5. `too_few_labels`: the probe fits its training rows, is 10 points worse on others, and twice the labels gain 2 points.
 6. `noisy_labels`: 5 to 30 % of labels are confidently contradicted, by predictions about as sure as others are, the
    probe is 10 points over the commonest class, and the curve does not fall. Noise beyond that looks like overlap.
+   Where the predictions are almost that sure, `undecided`.
 7. `linear`: there is information, and no other head can be 3 points better (one-sided 95 %).
 8. `undecided`, with the number of items that would do.
+
+`nonlinear` and `linear` ask for information at 1 %, `absent` for none at 5 %, and noise leaves a band open: other folds
+of the same items move what is read a little, and must not turn one of these words into another.
 """
 
 from __future__ import annotations
@@ -21,12 +25,13 @@ from typing import Any
 from heads.report.compare import Comparison
 from heads.report.curve import DELTA
 from heads.report.probes import Plan
-from heads.report.signs import Gap, Layer, Signs, gaps, information, over_majority, profile
+from heads.report.signs import PERMUTATIONS, Gap, Layer, Signs, gaps, information, over_majority, profile
 from heads.report.verdict import LEVEL, MARGIN, Interval, Verdict, not_enough, percent, plain, points, rounded, span
 
 ABSENT_MARGIN = 0.10
 FITTED, OVERFITTED = 0.98, 0.10
-NOISY, TOO_NOISY, SURE, READABLE = 0.05, 0.30, 0.35, 0.10
+NOISY, TOO_NOISY, SURE, ALMOST_SURE, READABLE = 0.05, 0.30, 0.35, 0.31, 0.10
+FIRM = 0.01
 
 Answer = tuple[str, str, Interval | None]
 
@@ -64,9 +69,19 @@ class Read:
         return min(self.informed.values()) <= LEVEL
 
     @property
+    def firm(self) -> float:
+        """The level that is firm: 1 %, or the least that so many permutations and probes can show."""
+        return max(FIRM, len(self.informed) / (PERMUTATIONS + 1))
+
+    @property
+    def surely(self) -> bool:
+        """Whether a head firmly knows something of the labels."""
+        return min(self.informed.values()) <= self.firm
+
+    @property
     def seen(self) -> bool:
-        """Whether the linear probe does."""
-        return self.informed["linear"] <= LEVEL
+        """Whether the linear probe firmly does."""
+        return self.informed["linear"] <= self.firm
 
 
 def task(signs: Signs, on: Plan, *, delta: float = DELTA) -> Task:
@@ -129,7 +144,7 @@ def absent(read: Read) -> Answer | None:
 def nonlinear(read: Read) -> Answer | None:
     """Rule 3."""
     found = [gap for gap in read.heads if gap.sure and gap.compared.difference > MARGIN]
-    if not found:
+    if not found or not read.surely:
         return None
     best = max(found, key=lambda gap: gap.compared.difference)
     return "nonlinear", (
@@ -167,12 +182,20 @@ def too_few_labels(read: Read) -> Answer | None:
 def noisy_labels(read: Read) -> Answer | None:
     """Rule 6."""
     noise, curve = read.signs.noise, read.signs.curve
-    if noise is None or noise.interval[0] <= NOISY or noise.rate >= TOO_NOISY or noise.sureness_interval[0] <= SURE:
+    if noise is None or noise.interval[0] <= NOISY or noise.rate >= TOO_NOISY:
+        return None
+    if noise.sureness_interval[0] <= ALMOST_SURE:
         return None
     if read.over_majority.sure[0] <= READABLE:
         return None
     if curve is not None and curve.trend(read.delta) == "falling":
         return None
+    if noise.sureness_interval[0] <= SURE:
+        return "undecided", (
+            f"Not enough data to say: held-out predictions contradict about {percent(noise.rate)} of the labels "
+            f"({span(noise.interval)}), almost as surely as they confirm the rest. Labels are wrong, or classes "
+            f"overlap: look through the {len(noise.order)} items of the review list."
+        ), noise.interval  # fmt: skip
     return "noisy_labels", (
         f"About {percent(noise.rate)} of the labels ({span(noise.interval)}) are hard or mislabelled: held-out "
         f"predictions contradict them as surely as they confirm the rest; look through the {len(noise.order)} items "
@@ -205,6 +228,11 @@ def undecided(read: Read) -> Answer:
             f"Not enough data to say: no head does surely better than chance, and ruling out that one is "
             f"{points(ABSENT_MARGIN)} points over the commonest class needs about {rounded(need)} items; you have "
             f"{over.items}."
+        ), over.sure  # fmt: skip
+    if not read.surely:
+        return "undecided", (
+            f"Not enough data to say: a head knows the labels better than permuted ones, but not more than one useless "
+            f"encoder in a hundred would (p = {min(read.informed.values()):.2g}); label more items."
         ), over.sure  # fmt: skip
     if not read.heads:
         return "undecided", "The label can be read, but no other head was compared with the linear one.", read.interval
