@@ -261,7 +261,7 @@ class Batcher:
         offered = self._offered()
         if not offered:
             return []
-        on = "cpu" if self.encoder.device == "cpu" else "cuda"
+        on = self.encoder.where
         if offered[0][0].medium == "image":
             taken = offered[: min(MOST_ROWS, 2 * PICTURES[on].start)]
         else:

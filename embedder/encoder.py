@@ -93,6 +93,11 @@ class Encoder:
     exact: Callable[[], Encoder] | None = None
     module: Any = field(default=None, compare=False, repr=False)
 
+    @property
+    def where(self) -> str:
+        """Whose batch sizes and costs count: `cpu`, or `cuda` for whatever else runs the network."""
+        return "cpu" if self.device == "cpu" else "cuda"
+
     def tower(self, medium: Medium) -> ImageTower | TextTower:
         """Return the tower of a medium.
 
@@ -189,8 +194,8 @@ class Encoder:
         if texts:
             tower = cast(TextTower, self.tower("text"))
             ready = tower.tokens([clean(values[at], tower.max_chars)[0] for at in texts], role)
-            budget = tuning.TOKENS["cpu" if self.device == "cpu" else "cuda"].start
-            for rows in packing.batches([max(1, tower.length(one)) for one in ready], budget, most, self.device):
+            lengths, budget = [max(1, tower.length(one)) for one in ready], tuning.TOKENS[self.where].start
+            for rows in packing.batches(lengths, budget, most, self.where):
                 yield "text", np.asarray(texts)[rows], [ready[at] for at in rows]
         others = [at for at, value in enumerate(values) if not isinstance(value, str)]
         for start in range(0, len(others), most):

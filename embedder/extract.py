@@ -116,7 +116,7 @@ class _Passes:
     def __init__(self, batches: Batches, stages: Stages, given: int | None, found: int | None) -> None:
         encoder, text = batches.encoder, batches.medium == "text"
         self.batches, self.stages = batches, stages
-        self.where = "cpu" if encoder.device == "cpu" else "cuda"
+        self.where = encoder.where
         bounds = (TOKENS if text else PICTURES)[self.where]
         start = found if text or given is None else given
         # what an endpoint makes of other sizes is not tried out at its owner's cost

@@ -39,10 +39,15 @@ def cuts(lengths: Sequence[int], budget: float, most: int, pass_cost: float) -> 
 
 
 def batches(lengths: Sequence[int], budget: float, most: int, device: str) -> Iterator[NDArray[np.int64]]:
-    """Yield the places of the texts of each batch, the longest texts first; `budget` and `most` are as for `cuts`."""
+    """Yield the places of the texts of each batch, the longest texts first.
+
+    Args:
+        budget, most: as for `cuts`.
+        device: a key of `PASS_COST`.
+    """
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
     falling = [lengths[at] for at in order.tolist()]
-    stops, start = cuts(falling, budget, most, PASS_COST["cpu" if device == "cpu" else "cuda"]), 0
+    stops, start = cuts(falling, budget, most, PASS_COST[device]), 0
     while start < len(order):
         yield order[start : stops[start]]
         start = int(stops[start])

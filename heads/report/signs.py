@@ -16,7 +16,7 @@ from heads.report.curve import Curve
 from heads.report.leakage import Leakage
 from heads.report.noise import Noise
 from heads.report.probes import Head, Plan, Probe, cross_validated, neighbours
-from heads.report.verdict import LEVEL, Interval, plain
+from heads.report.verdict import FAR, LEVEL, Interval, plain
 
 PERMUTATIONS = 999
 
@@ -101,6 +101,12 @@ class Gap:
     def sure(self) -> bool:
         """Whether it is better, at 5 %."""
         return self.p <= LEVEL and self.compared.sure[0] > 0
+
+    @property
+    def far(self) -> bool:
+        """Whether the difference is so far from zero that other folds of the same items would show it too."""
+        low, high = self.compared.sure
+        return self.compared.direction() == "above" and self.compared.difference >= FAR * (high - low) / 2
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as plain values."""

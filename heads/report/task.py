@@ -4,16 +4,18 @@
 2. `absent`: no head knows the labels better than permuted ones (Holm, 5 %), and none can be 10 points over the
    commonest class.
 3. `nonlinear`: an MLP or neighbours beat the linear probe by more than 3 points, interval above 0 (Holm).
-4. `other_layer`: another layer or pooling beats the default, interval above 0 (Holm).
-5. `too_few_labels`: the probe fits its training rows, is 10 points worse on others, and twice the labels gain 2 points.
+4. `other_layer`: another layer or pooling beats the default, interval above 0 (Holm), twice as far as it reaches.
+5. `too_few_labels`: the probe fits its training rows, is 10 points worse on others, and twice the labels gain 2 points
+   (`undecided` where they may, or where it is 5 points worse).
 6. `noisy_labels`: 5 to 30 % of labels are confidently contradicted, by predictions about as sure as others are, the
    probe is 10 points over the commonest class, and the curve does not fall. Noise beyond that looks like overlap.
    Where the predictions are almost that sure, `undecided`.
 7. `linear`: there is information, and no other head can be 3 points better (one-sided 95 %).
 8. `undecided`, with the number of items that would do.
 
-`nonlinear` and `linear` ask for information at 1 %, `absent` for none at 5 %, and noise leaves a band open: other folds
-of the same items move what is read a little, and must not turn one of these words into another.
+`nonlinear` and `linear` ask for information at 1 %, `absent` for none at 5 %; noise leaves a band open, and so does a
+layer that is surely but barely better: other folds of the same items move what is read a little, and must not turn one
+of these words into another.
 """
 
 from __future__ import annotations
@@ -155,7 +157,7 @@ def nonlinear(read: Read) -> Answer | None:
 
 def other_layer(read: Read) -> Answer | None:
     """Rule 4."""
-    found = [gap for gap in read.layers if gap.sure]
+    found = [gap for gap in read.layers if gap.sure and gap.far]
     if not found:
         return None
     best = max(found, key=lambda gap: gap.compared.difference)
@@ -168,10 +170,17 @@ def other_layer(read: Read) -> Answer | None:
 def too_few_labels(read: Read) -> Answer | None:
     """Rule 5."""
     curve = read.signs.curve
-    if curve is None or curve.trend(read.delta) != "falling":
+    if curve is None or curve.gain <= read.delta or curve.trend(read.delta) == "flat":
         return None
-    if read.train_accuracy < FITTED or read.interval[1] > read.train_accuracy - OVERFITTED:
+    lost = read.train_accuracy - read.interval[1]
+    if read.train_accuracy < FITTED or lost < OVERFITTED / 2:
         return None
+    if lost < OVERFITTED or curve.trend(read.delta) != "falling":
+        return "undecided", (
+            f"Not enough data to say: the probe gets {percent(read.train_accuracy)} of its training items right and "
+            f"{percent(read.accuracy)} ({span(read.interval)}) of others, and twice the labels may gain "
+            f"{points(curve.gain)} points ({span(curve.gain_interval, signed=True)}), by the fitted curve."
+        ), curve.gain_interval  # fmt: skip
     return "too_few_labels", (
         f"Too few labels: the probe gets {percent(read.train_accuracy)} of its training items right and "
         f"{percent(read.accuracy)} ({span(read.interval)}) of others; twice the labels should gain "
@@ -201,6 +210,18 @@ def noisy_labels(read: Read) -> Answer | None:
         f"predictions contradict them as surely as they confirm the rest; look through the {len(noise.order)} items "
         "of the review list first."
     ), noise.interval  # fmt: skip
+
+
+def almost_other_layer(read: Read) -> Answer | None:
+    """Rule 4 where the difference is too near to nothing: nobody is told that the default will do."""
+    found = [gap for gap in read.layers if gap.sure]
+    if not found:
+        return None
+    best = max(found, key=lambda gap: gap.compared.difference)
+    return "undecided", (
+        f"Not enough data to say: {best.name} gets {points(best.compared.difference)} points more "
+        f"({span(best.compared.sure)}) than {read.signs.linear.name}, which other folds of the same items may not show."
+    ), best.compared.sure  # fmt: skip
 
 
 def linearly(read: Read) -> Answer | None:
@@ -246,5 +267,5 @@ def _times(gap: float, half: float) -> float:
 
 
 RULES: tuple[Callable[[Read], Answer | None], ...] = (
-    leaking, absent, nonlinear, other_layer, too_few_labels, noisy_labels, linearly, undecided,
+    leaking, absent, nonlinear, other_layer, too_few_labels, noisy_labels, almost_other_layer, linearly, undecided,
 )  # fmt: skip

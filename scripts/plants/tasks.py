@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, Self
 
@@ -20,10 +21,11 @@ from heads.report.probes import Plan, linear, linear_head, plan
 from heads.report.signs import Signs, contrasts
 from heads.report.task import Task, task
 from plants import Case
+from plants.making import quick
+from plants.seeds import REPORT_SEEDS
 
 N, D = 600, 10
 LAYERS = (0.10, 0.14, 0.20, 0.30, 0.24, 0.15)
-REPORT_SEEDS = 5
 
 Drawn = tuple[NDArray[np.float64], NDArray[np.intp]]
 
@@ -186,14 +188,15 @@ def tight(seed: int) -> bool:
 
 
 @lru_cache(maxsize=1000)
-def with_curve(strength: float, classes: int, n: int, dims: int, seed: int) -> str:
+def with_curve(strength: float, classes: int, n: int, dims: int, seed: int, report_seed: int | None = None) -> str:
     """The verdict on classes around means that far apart, with the learning curve of the same probe."""
     rng = np.random.default_rng(seed)
     y = rng.permutation(np.arange(n) % classes)
     X = (strength * rng.normal(size=(classes, dims))[y] + rng.normal(size=(n, dims))).astype(np.float32)
-    on, candidate = planned(y, seed), Candidate("encoder", "encoder", X)
+    on = planned(y, seed if report_seed is None else report_seed)
+    candidate = Candidate("encoder", "encoder", X)
     base = linear(candidate, on)
-    curve = fit(measure(candidate, on, partial(linear_head, candidate, base.C)), seed=seed)
+    curve = fit(measure(candidate, on, partial(linear_head, candidate, base.C)), seed=on.seed)
     return task(Signs(base, contrasts(candidate, on), curve=curve, noise=noise(base, on.resampler)), on).verdict.value
 
 
@@ -210,13 +213,39 @@ def fed(seed: int) -> bool:
 def flips(kind: str, seed: int) -> bool:
     """Whether another seed of the report turns a verdict that was given with confidence into another such."""
     X, y = DRAW[kind](np.random.default_rng(seed))
-    said = set()
-    for k in range(REPORT_SEEDS):
-        on, candidate = planned(y, k), Candidate("encoder", "encoder", X.astype(np.float32))
+    candidate = Candidate("encoder", "encoder", X.astype(np.float32))
+
+    def said(on: Plan) -> str:
         base = linear(candidate, on)
-        found = task(Signs(base, contrasts(candidate, on), noise=noise(base, on.resampler)), on)
-        said.add(found.verdict.value)
-    return len(said - {"undecided"}) > 1
+        return task(Signs(base, contrasts(candidate, on), noise=noise(base, on.resampler)), on).verdict.value
+
+    return turned(y, said)
+
+
+def layers_flip(n: int, gain: float, seed: int) -> bool:
+    """The same where another layer shares most with the default and knows a little more: at the edge of the verdict."""
+    rng = np.random.default_rng([seed, n])
+    y = rng.permutation(np.arange(n) % 2)
+    sign = 2 * y[:, None] - 1
+    shared = rng.normal(size=(n, 8)) + 0.35 * sign
+    ours, theirs = (
+        Candidate(name, "encoder", np.hstack([shared, rng.normal(size=(n, 4)) + more * sign]).astype(np.float32))
+        for name, more in (("default", 0.1), ("layer 3", 0.1 + gain))
+    )
+
+    def said(on: Plan) -> str:
+        return task(Signs(quick(ours, on), contrasts(ours, on), [quick(theirs, on)]), on).verdict.value
+
+    return turned(y, said)
+
+
+def starved_flips(strength: float, seed: int) -> bool:
+    """The same where labels are few and more may gain what is asked."""
+    return len({with_curve(strength, 20, 200, 256, seed, k) for k in range(REPORT_SEEDS)} - {"undecided"}) > 1
+
+
+def turned(y: NDArray[np.intp], said: Callable[[Plan], str]) -> bool:
+    return len({said(planned(y, k)) for k in range(REPORT_SEEDS)} - {"undecided"}) > 1
 
 
 CASES = [
@@ -252,6 +281,15 @@ SLOW = [
         seeds=50,
     ),
     *(Case(f"task: report's seed, 5 seeds, {k}: verdict flips", partial(flips, k), 0, 0, seeds=30) for k in DRAW),
+    *(
+        Case(f"task: report's seed, another layer, n={n}: verdict flips", partial(layers_flip, n, 0.1), 0, 0, seeds=30)
+        for n in (600, 2500)
+    ),
+    Case("task: report's seed, another layer, far, n=600: flips", partial(layers_flip, 600, 0.2), 0, 0, seeds=30),
+    *(
+        Case(f"task: report's seed, few labels, {s}: verdict flips", partial(starved_flips, s), 0, 0, seeds=20)
+        for s in (0.25, 0.3)
+    ),
     Case("task: the best of six layers is named", best_layer, 0.85, 1, seeds=100),
     Case("task: the best of six layers is in the set", in_the_set, 0.95, 1, seeds=100),
 ]

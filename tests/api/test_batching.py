@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from api import batching
 from api.batching import Batcher
 from api.metering import Meter
 from api.recent import OVERHEAD, Recent
@@ -140,6 +142,26 @@ def test_two_passes_go_on_at_once_on_a_processor_and_nobody_notices() -> None:
         assert torch.get_num_threads() == 2, "what a pass may use is told to no other thread"
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_request_that_two_passes_share_ends_once_it_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between reading how many pieces are left and writing it there is time enough for the other pass."""
+
+    def left(request: Any) -> int:
+        found: int = request.__dict__["_left"]
+        time.sleep(0.001)
+        return found
+
+    def leave(request: Any, count: int) -> None:
+        request.__dict__["_left"] = count
+
+    monkeypatch.setattr(batching._Request, "left", property(left, leave), raising=False)
+    monkeypatch.setattr(lanes, "count", lambda encoder: 2)
+    monkeypatch.setattr(batching, "MOST_ROWS", 4)
+    with batcher() as made:
+        texts = [f"text {n}" for n in range(200)]
+        found = made.submit(texts, "text", "query").result(WAIT_S).vectors
+    np.testing.assert_allclose(found, HASHING.encode(texts, role="query"), atol=1e-6)
 
 
 def test_too_much_is_refused_before_it_is_taken_and_room_comes_back() -> None:
